@@ -1,0 +1,223 @@
+//! The command line in two stages: [`typed`] is what one may type, as clap reads it; this file is what it means, and
+//! refuses what cannot be meant. Nothing after this sees an option.
+
+#![forbid(unsafe_code)]
+
+mod typed;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use regex::bytes::{Regex, RegexBuilder};
+use serde::Serialize;
+
+use crate::exit::{Exit, Failure};
+use crate::output::Form;
+use crate::output::look::Look;
+use typed::Typed;
+
+/// What is to be done, and how it is to be told.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    pub(crate) form: Form,
+    pub(crate) command: Command,
+}
+
+/// The subcommand.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Serve(Serve),
+    Dial(Dial),
+}
+
+/// `towpath serve`
+#[derive(Debug, Clone)]
+pub(crate) struct Serve {
+    pub(crate) addr: String,
+    pub(crate) mode: Mode,
+    /// How many conversations at once; the kernel queues the rest.
+    pub(crate) max: Option<NonZeroUsize>,
+    /// How long nothing may arrive.
+    pub(crate) idle: Option<Duration>,
+    pub(crate) hex: bool,
+    /// How long open conversations may take to finish once we are to stop.
+    pub(crate) drain: Duration,
+}
+
+/// What `serve` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Mode {
+    /// The current time to each newcomer; what it sends is printed.
+    Time,
+    /// What it hears.
+    Echo,
+    /// Nothing.
+    Discard,
+    /// Characters without end.
+    Chargen,
+}
+
+/// `towpath dial`
+#[derive(Debug, Clone)]
+pub(crate) struct Dial {
+    pub(crate) addr: String,
+    /// How long connecting may take, lookup included.
+    pub(crate) wait: Duration,
+    /// How long nothing may arrive.
+    pub(crate) idle: Option<Duration>,
+    /// To stay after the server's FIN.
+    pub(crate) hold: bool,
+    /// To send FIN when stdin ends.
+    pub(crate) half_close: bool,
+    pub(crate) crlf: bool,
+    pub(crate) hex: bool,
+    /// What the server is to say.
+    pub(crate) expect: Option<Regex>,
+    pub(crate) repeat: Option<Repeat>,
+}
+
+/// To do it more than once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Repeat {
+    pub(crate) times: u32,
+    /// From one start to the next.
+    pub(crate) every: Duration,
+}
+
+/// A command line that leads to nothing more to do.
+#[derive(Debug)]
+pub(crate) enum NotMeant {
+    /// Help or the version was asked for, or clap explains what is wrong. It prints and exits by itself.
+    Clap(clap::Error),
+    /// What was typed cannot be meant.
+    Failure(Form, Failure),
+}
+
+/// Reads a command line, program name first.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, NotMeant> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let typed = Typed::try_parse_from(&arguments).map_err(|e| refusal(e, &arguments))?;
+    let form = form(&typed.common);
+    let command = match typed.command {
+        typed::Command::Serve(serve) => Ok(Command::Serve(serve.into())),
+        typed::Command::Dial(dial) => meant_dial(dial).map(Command::Dial),
+    };
+    match command {
+        Ok(command) => Ok(Invocation { form, command }),
+        Err(failure) => Err(NotMeant::Failure(form, failure)),
+    }
+}
+
+fn form(common: &typed::Common) -> Form {
+    if common.json {
+        return Form::Json;
+    }
+    Form::Human {
+        stdout: Look::choose(common.color, common.ascii, &io::stdout()),
+        stderr: Look::choose(common.color, common.ascii, &io::stderr()),
+    }
+}
+
+/// Programs get an object also for a command line that clap refuses; people get clap's own explanation.
+fn refusal(error: clap::Error, arguments: &[OsString]) -> NotMeant {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    let asked = matches!(error.kind(), DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion);
+    if asked || !arguments.iter().any(|a| a == "--json") {
+        return NotMeant::Clap(error);
+    }
+    let text = error.render().to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let what = first.strip_prefix("error: ").unwrap_or(first);
+    let failure = Failure::new(Exit::Usage, what).hint("For the options: towpath --help");
+    NotMeant::Failure(Form::Json, failure)
+}
+
+impl From<typed::Serve> for Serve {
+    fn from(typed: typed::Serve) -> Serve {
+        let mode = if typed.mode.echo {
+            Mode::Echo
+        } else if typed.mode.discard {
+            Mode::Discard
+        } else if typed.mode.chargen {
+            Mode::Chargen
+        } else {
+            Mode::Time
+        };
+        Serve { addr: typed.addr, mode, max: typed.max, idle: typed.idle, hex: typed.hex, drain: typed.drain }
+    }
+}
+
+fn meant_dial(typed: typed::Dial) -> Result<Dial, Failure> {
+    let expect = typed.expect.as_deref().map(expectation).transpose()?;
+    let repeat = typed.repeat.map(|times| Repeat { times: times.get(), every: typed.every });
+    Ok(Dial {
+        addr: typed.addr,
+        wait: typed.wait,
+        idle: typed.idle,
+        hold: typed.hold,
+        half_close: !typed.no_half_close,
+        crlf: typed.crlf,
+        hex: typed.hex,
+        expect,
+        repeat,
+    })
+}
+
+/// `^` and `$` mean the beginning and the end of any line, for a server's banner is one.
+fn expectation(pattern: &str) -> Result<Regex, Failure> {
+    let regex = RegexBuilder::new(pattern).multi_line(true).build();
+    regex.map_err(|e| {
+        let what = format!("--expect {pattern}: {}", last_line(&e.to_string()));
+        Failure::new(Exit::Usage, what).hint("The syntax: https://docs.rs/regex/#syntax")
+    })
+}
+
+/// What a multi-line explanation comes to, without the word that clap would say too.
+fn last_line(text: &str) -> &str {
+    let line = text.lines().last().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line)
+}
+
+/// `8330` alone is our own short form of `:8330`. What else an address can be, `towpath::net` knows.
+fn address(typed: &str) -> Result<String, String> {
+    let port_alone = !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_digit());
+    let colon = if port_alone { ":" } else { "" };
+    Ok(format!("{colon}{typed}"))
+}
+
+/// `200ms`, `5s`, `1m30s`.
+fn duration(typed: &str) -> Result<Duration, String> {
+    if !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("it has no unit; try {typed}s, {typed}ms or {typed}m"));
+    }
+    let time: jiff::SignedDuration = typed.parse().map_err(|_| "it is no time; write 200ms, 5s or 1m30s".to_owned())?;
+    Duration::try_from(time).map_err(|_| "a time cannot be negative".to_owned())
+}
+
+/// A duration in which something is to happen, which in no time it cannot.
+fn positive_duration(typed: &str) -> Result<Duration, String> {
+    match duration(typed)? {
+        Duration::ZERO => Err("it must be more than nothing".to_owned()),
+        time => Ok(time),
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Time => "time",
+            Mode::Echo => "echo",
+            Mode::Discard => "discard",
+            Mode::Chargen => "chargen",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

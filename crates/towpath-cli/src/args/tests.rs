@@ -1,0 +1,120 @@
+//! What command lines mean.
+
+use super::*;
+
+fn meant(line: &str) -> Command {
+    let arguments = std::iter::once("towpath").chain(line.split_whitespace());
+    match parse(arguments.map(OsString::from)) {
+        Ok(invocation) => invocation.command,
+        Err(e) => panic!("{line}: {e:?}"),
+    }
+}
+
+fn refused(line: &str) -> String {
+    let arguments = std::iter::once("towpath").chain(line.split_whitespace());
+    match parse(arguments.map(OsString::from)) {
+        Ok(invocation) => panic!("{line}: {invocation:?}"),
+        Err(NotMeant::Clap(e)) => {
+            assert_eq!(e.exit_code(), 2, "{line}");
+            e.render().to_string()
+        }
+        Err(NotMeant::Failure(_, failure)) => {
+            assert_eq!(failure.exit, Exit::Usage, "{line}");
+            failure.what
+        }
+    }
+}
+
+fn serve(line: &str) -> Serve {
+    match meant(line) {
+        Command::Serve(serve) => serve,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn dial(line: &str) -> Dial {
+    match meant(line) {
+        Command::Dial(dial) => dial,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    use clap::CommandFactory as _;
+    Typed::command().debug_assert();
+}
+
+#[test]
+fn a_port_alone_is_an_address() {
+    assert_eq!(serve("serve").addr, ":8330");
+    assert_eq!(serve("serve 80").addr, ":80");
+    assert_eq!(serve("serve 99999").addr, ":99999");
+    assert_eq!(dial("dial [::1]:80").addr, "[::1]:80");
+    assert_eq!(dial("dial host").addr, "host");
+}
+
+#[test]
+fn serve_says_the_time_unless_told_otherwise() {
+    for (option, mode) in [
+        ("", Mode::Time),
+        ("--time", Mode::Time),
+        ("--echo", Mode::Echo),
+        ("--discard", Mode::Discard),
+        ("--chargen", Mode::Chargen),
+    ] {
+        assert_eq!(serve(&format!("serve {option}")).mode, mode);
+    }
+    assert!(refused("serve --echo --time").contains("cannot be used with"));
+}
+
+#[test]
+fn times_have_units() {
+    assert_eq!(serve("serve").drain, Duration::from_secs(10));
+    assert_eq!(serve("serve --drain 0s").drain, Duration::ZERO);
+    assert_eq!(serve("serve --idle 1m30s").idle, Some(Duration::from_secs(90)));
+    assert_eq!(dial("dial 1 -w 200ms").wait, Duration::from_millis(200));
+    assert!(refused("serve --idle 5").contains("it has no unit; try 5s"));
+    assert!(refused("serve --idle 0s").contains("more than nothing"));
+    assert!(refused("serve --idle soon").contains("write 200ms, 5s or 1m30s"));
+    assert!(refused("serve --idle=-5s").contains("negative"));
+    assert!(refused("dial 1 -w 99999999999999999999999s").contains("it is no time"));
+}
+
+#[test]
+fn counts_begin_at_one() {
+    assert_eq!(serve("serve --max 2").max.map(NonZeroUsize::get), Some(2));
+    assert!(refused("serve --max 0").contains("--max"));
+    assert!(refused("dial 1 --repeat 0").contains("--repeat"));
+    assert!(refused("dial 1 --every 1s").contains("--repeat"));
+    assert!(refused("dial 1 --hold --repeat 2").contains("cannot be used with"));
+    let repeat = dial("dial 1 --repeat 3").repeat.unwrap();
+    assert_eq!((repeat.times, repeat.every), (3, Duration::from_secs(1)));
+}
+
+#[test]
+fn what_is_expected_is_looked_for_line_by_line() {
+    let expect = dial("dial 1 --expect ^220").expect.unwrap();
+    assert!(expect.is_match(b"hello\n220 ready\n\xff"));
+    assert!(!expect.is_match(b" 220"));
+    assert_eq!(refused("dial 1 --expect a("), "--expect a(: unclosed group");
+}
+
+#[test]
+fn what_is_to_come_is_not_there_yet() {
+    for word in ["watch", "trace", "tasks", "tour", "help"] {
+        assert!(refused(word).contains("unrecognized subcommand"), "{word}");
+    }
+    assert!(refused("").contains("Usage"));
+}
+
+#[test]
+fn programs_get_their_usage_errors_as_objects() {
+    let arguments = ["towpath", "--json", "dial"].map(OsString::from);
+    match parse(arguments) {
+        Err(NotMeant::Failure(Form::Json, failure)) => {
+            assert!(failure.what.contains("required arguments"), "{failure:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}

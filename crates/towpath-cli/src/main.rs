@@ -1,0 +1,73 @@
+//! `towpath`: serve and dial TCP, on the towpath library.
+//!
+//! A byte's way through this crate: `args` says what was meant, `serve` or `dial` does it in tasks, `output` prints what
+//! happened, and `exit` says how it ended. `kernel` asks what `towpath::net` does not, `signals` makes messages of
+//! signals.
+
+mod args;
+mod dial;
+mod exit;
+mod kernel;
+mod output;
+mod serve;
+mod signals;
+
+use std::io;
+use std::process;
+
+use towpath::Runtime;
+use towpath::sync::channel::Receiver;
+
+use crate::args::{Command, Invocation, NotMeant};
+use crate::exit::{Exit, Failure};
+use crate::output::{Form, Output};
+
+fn main() {
+    let exit = match args::parse(std::env::args_os()) {
+        Ok(Invocation { form, command }) => start(form, command).unwrap_or_else(|failure| refuse(form, &failure)),
+        Err(NotMeant::Clap(e)) => e.exit(),
+        Err(NotMeant::Failure(form, failure)) => refuse(form, &failure),
+    };
+    // Not by returning: a thread still waits for stdin, and tasks for peers that we are done with.
+    process::exit(exit.code().into());
+}
+
+/// Runs `command` as a task, on a runtime of its own so that a wrong setting is told as one.
+fn start(form: Form, command: Command) -> Result<Exit, Failure> {
+    let signals = match command {
+        Command::Serve(_) => signals::STOP,
+        Command::Dial(_) => signals::INTERRUPT,
+    };
+    let stop = signals::first_of(signals)
+        .map_err(|e| Failure::new(Exit::Other, format!("catch signals: {}", exit::reason(&e))))?;
+    let runtime = Runtime::builder().build().map_err(|e| no_runtime(&e))?;
+    Ok(runtime.run(move || run(form, command, &stop)))
+}
+
+fn run(form: Form, command: Command, stop: &Receiver<i32>) -> Exit {
+    let out = Output::start(form);
+    let done = match command {
+        Command::Serve(serve) => serve::run(&serve, &out, stop),
+        Command::Dial(dial) => dial::run(&dial, &out, stop),
+    };
+    let exit = done.unwrap_or_else(|failure| {
+        out.event(&output::failure_event(&failure));
+        failure.exit
+    });
+    out.finish();
+    exit
+}
+
+fn no_runtime(error: &io::Error) -> Failure {
+    let reason = exit::reason(error);
+    match error.kind() {
+        io::ErrorKind::InvalidInput => Failure::new(Exit::Usage, reason).hint("For what it may be: towpath --help"),
+        _ => Failure::new(Exit::Other, format!("start: {reason}")),
+    }
+}
+
+/// Says why nothing was begun.
+fn refuse(form: Form, failure: &Failure) -> Exit {
+    output::print_failure(form, failure);
+    failure.exit
+}

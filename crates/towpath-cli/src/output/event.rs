@@ -1,0 +1,197 @@
+//! What the command tells its user, before anybody decided how it looks: `human` makes lines of it, `json` objects.
+//!
+//! The names of variants and fields are those of the JSON objects (`ev` and its fields), which scripts rely on: they
+//! are added to, never changed.
+
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use super::text;
+use crate::args::Mode;
+use crate::exit::Exit;
+use crate::kernel::{Path, SynOptions};
+
+/// Something that happened.
+#[derive(Debug, Serialize)]
+#[serde(tag = "ev", rename_all = "kebab-case")]
+pub(crate) enum Event<'a> {
+    /// `serve` waits for connections.
+    Listening { addr: SocketAddr, mode: Mode },
+    /// `serve`: connection `conn` was accepted.
+    #[serde(rename = "connected")]
+    Accepted {
+        conn: u64,
+        peer: SocketAddr,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        syn: Option<SynOptions>,
+    },
+    /// `serve` wrote to `conn`.
+    Send {
+        conn: u64,
+        #[serde(flatten)]
+        data: Data<'a>,
+    },
+    /// `serve` read from `conn`.
+    Read {
+        conn: u64,
+        #[serde(flatten)]
+        data: Data<'a>,
+    },
+    /// `serve`: `conn` is over.
+    Closed {
+        conn: u64,
+        #[serde(flatten)]
+        why: &'a Ending,
+        #[serde(flatten)]
+        totals: Totals,
+        #[serde(flatten)]
+        path: Option<Path>,
+    },
+    /// `serve` could not accept; it tries again after `wait`.
+    AcceptFailed {
+        error: String,
+        #[serde(rename = "wait_us", serialize_with = "micros")]
+        wait: Duration,
+        /// How many more failures there were since the last such event: at most one a second is told.
+        untold: u64,
+    },
+    /// `serve` was asked to stop: `open` conversations may take `drain` to finish.
+    Draining {
+        open: usize,
+        #[serde(rename = "drain_us", serialize_with = "micros")]
+        drain: Duration,
+    },
+    /// `serve` has stopped.
+    Drained { finished: usize, cut: usize },
+
+    /// `dial` has a connection.
+    #[serde(rename = "connected")]
+    Dialled {
+        local: SocketAddr,
+        peer: SocketAddr,
+        #[serde(rename = "took_us", serialize_with = "micros")]
+        took: Duration,
+    },
+    /// `dial` received this. Only in JSON: a person gets the bytes themselves.
+    Data {
+        #[serde(flatten)]
+        data: Data<'a>,
+    },
+    /// `dial`: the server has sent all it will ever send, and we read all of it.
+    ServerClosed {
+        #[serde(flatten)]
+        totals: Totals,
+        /// The connection stays open on our side (`--hold`).
+        held: bool,
+    },
+    /// `dial` ended the connection itself.
+    #[serde(rename = "closed")]
+    HungUp {
+        by: HungUp,
+        #[serde(flatten)]
+        totals: Totals,
+    },
+    /// `dial --repeat`: how it went.
+    Repeated { dials: u32, failed: u32 },
+
+    /// The command fails, or one dial of several does.
+    Error {
+        error: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<&'a str>,
+        #[serde(serialize_with = "code")]
+        exit: Exit,
+    },
+}
+
+impl Event<'_> {
+    /// Whether this is what the command was run for, and goes to stdout, or commentary on it.
+    pub(crate) fn is_data(&self) -> bool {
+        matches!(
+            self,
+            Event::Accepted { .. }
+                | Event::Send { .. }
+                | Event::Read { .. }
+                | Event::Closed { .. }
+                | Event::Data { .. }
+        )
+    }
+}
+
+/// Bytes that passed, in one read or write.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Data<'a> {
+    /// How many bytes the call moved.
+    pub(crate) bytes: usize,
+    /// What to show for it: without a character that is not whole yet, with what was held back before.
+    pub(crate) shown: &'a [u8],
+    /// The offset of the first byte shown, if a hex dump was asked for.
+    pub(crate) hex: Option<u64>,
+}
+
+impl Serialize for Data<'_> {
+    /// `bytes`, and `text` where that loses nothing, else `hex`: put together, the fields of all events are the stream.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut fields = serializer.serialize_struct("Data", 2)?;
+        fields.serialize_field("bytes", &self.bytes)?;
+        match std::str::from_utf8(self.shown) {
+            Ok(text) if self.hex.is_none() => fields.serialize_field("text", text)?,
+            _ => fields.serialize_field("hex", &text::hex(self.shown))?,
+        }
+        fields.end()
+    }
+}
+
+/// How a conversation of `serve` came to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "by", content = "error", rename_all = "kebab-case")]
+pub(crate) enum Ending {
+    /// The peer sent its FIN and we did not want anything more.
+    Peer,
+    /// The peer sent RST, or was gone when we wrote.
+    Reset,
+    /// Nothing arrived for the time of `--idle`.
+    Idle,
+    /// We were asked to stop and sent our FIN first; the peer then closed in time.
+    Drain,
+    /// We were asked to stop, and the time for draining was over.
+    Cut,
+    /// Something else, in words.
+    Failed(String),
+}
+
+/// Why `dial` ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum HungUp {
+    /// What was expected has come.
+    Matched,
+    /// Ctrl-C.
+    Interrupt,
+    /// `--hold`, and stdin has ended.
+    EndOfInput,
+}
+
+/// What a connection amounted to.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Totals {
+    #[serde(rename = "after_us", serialize_with = "micros")]
+    pub(crate) after: Duration,
+    #[serde(rename = "in_bytes")]
+    pub(crate) bytes_in: u64,
+    #[serde(rename = "out_bytes")]
+    pub(crate) bytes_out: u64,
+}
+
+fn micros<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn code<S: Serializer>(exit: &Exit, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u8(exit.code())
+}

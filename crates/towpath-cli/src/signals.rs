@@ -1,0 +1,35 @@
+//! Ctrl-C and SIGTERM as messages. A plain thread waits for them, since tasks cannot: the handler itself only writes a
+//! byte to a pipe that this thread reads (signal-hook's iterator).
+
+#![forbid(unsafe_code)]
+
+use std::{io, process, thread};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use towpath::sync::channel::{self, Receiver};
+
+use crate::exit::Exit;
+
+/// Ctrl-C.
+pub(crate) const INTERRUPT: &[i32] = &[SIGINT];
+/// Ctrl-C, and the polite way to end a service.
+pub(crate) const STOP: &[i32] = &[SIGINT, SIGTERM];
+
+/// Has the first of `signals` come as a message and the second end the process at once.
+///
+/// To be called before the runtime's threads exist and from a thread that takes signals: the waiting thread inherits
+/// its mask.
+pub(crate) fn first_of(signals: &[i32]) -> io::Result<Receiver<i32>> {
+    let (send, receive) = channel::bounded(1);
+    let mut signals = Signals::new(signals)?;
+    let wait = move || {
+        for (count, signal) in signals.forever().enumerate() {
+            if count > 0 || send.try_send(signal).is_err() {
+                process::exit(Exit::Interrupted.code().into());
+            }
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(wait)?;
+    Ok(receive)
+}

@@ -1,0 +1,271 @@
+//! Programs under test, as somebody at a keyboard sees them: lines come, lines are typed, it exits.
+//!
+//! Nothing here waits for a time to pass. Everything waits for a line or an exit, and gives up after [`PATIENCE`] with
+//! what it waited for and all that was printed so far.
+
+// Each test file is a crate of its own and uses its own part of this.
+#![allow(dead_code)]
+
+use std::ffi::OsStr;
+use std::fmt::Debug;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// After this a test has failed. Long, for machines that are busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The binary under test.
+pub(crate) const TOWPATH: &str = env!("CARGO_BIN_EXE_towpath");
+
+/// A program that runs.
+pub(crate) struct Running {
+    name: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    pieces: Receiver<(Stream, Vec<u8>)>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    /// What `wait_for` has not looked at yet: both streams, line by line.
+    unread: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// A finished program.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// `towpath` with `arguments`, in an environment that does not depend on the tester's.
+pub(crate) fn towpath<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(TOWPATH);
+    command.args(arguments);
+    settle(&mut command);
+    command
+}
+
+/// `sh -c script`, in which `$TOWPATH` is the binary under test.
+pub(crate) fn shell(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).env("TOWPATH", TOWPATH);
+    settle(&mut command);
+    command
+}
+
+fn settle(command: &mut Command) {
+    command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC").env_remove("NO_COLOR");
+}
+
+/// Runs `towpath` to its end, with nothing to read.
+pub(crate) fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Finished {
+    let mut running = Running::start(towpath(arguments));
+    running.end_input();
+    running.finish()
+}
+
+/// `towpath serve` at a port of this machine that the system chose.
+pub(crate) fn serve(options: &[&str]) -> (Running, SocketAddr) {
+    let mut server = Running::start(towpath(["serve", "127.0.0.1:0"].iter().chain(options)));
+    let addr = server.address();
+    (server, addr)
+}
+
+/// `towpath dial` to `addr`.
+pub(crate) fn dial(addr: SocketAddr, options: &[&str]) -> Running {
+    let addr = addr.to_string();
+    Running::start(towpath(["dial", &addr].iter().chain(options)))
+}
+
+impl Running {
+    pub(crate) fn start(mut command: Command) -> Running {
+        let name = format!("{:?} {:?}", command.get_program(), command.get_args().collect::<Vec<_>>());
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (send, pieces) = channel();
+        forward(Stream::Stdout, child.stdout.take().unwrap(), send.clone());
+        forward(Stream::Stderr, child.stderr.take().unwrap(), send);
+        let stdin = child.stdin.take();
+        Running { name, child, stdin, pieces, stdout: vec![], stderr: vec![], unread: vec![] }
+    }
+
+    /// The address that `serve` says it listens at.
+    pub(crate) fn address(&mut self) -> SocketAddr {
+        let line = self.wait_for("listening on ");
+        let after = line.split("listening on ").nth(1).unwrap();
+        after.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// The next line with `text` in it, from either stream. Lines before it are passed over for good.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.unread.iter().position(|line| line.contains(text)) {
+                return self.unread.drain(..=at).next_back().unwrap();
+            }
+            if !self.receive(deadline) {
+                self.give_up(format_args!("a line with {text:?}"));
+            }
+        }
+    }
+
+    /// Types `text`.
+    #[track_caller]
+    pub(crate) fn type_in(&mut self, text: impl AsRef<[u8]>) {
+        let stdin = self.stdin.as_mut().expect("the input was ended");
+        stdin.write_all(text.as_ref()).unwrap_or_else(|e| panic!("{}: {e}", self.name));
+    }
+
+    /// Ctrl-D.
+    pub(crate) fn end_input(&mut self) {
+        self.stdin = None;
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("it runs, or nobody has waited for it");
+    }
+
+    /// Waits for the exit, with stdin as it is: open, unless it was ended.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Finished {
+        let deadline = Instant::now() + PATIENCE;
+        while self.receive(deadline) {}
+        // Both streams are at their end, so the exit is all but there.
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() > deadline => self.give_up(format_args!("its exit")),
+                None => thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        Finished {
+            code: status.code(),
+            signal: status.signal(),
+            stdout: String::from_utf8_lossy(&self.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&self.stderr).into_owned(),
+        }
+    }
+
+    /// What it wrote to stdout so far.
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// What was printed in all, as far as it was waited for.
+    pub(crate) fn everything(&self) -> String {
+        format!("{}{}", self.stdout(), String::from_utf8_lossy(&self.stderr))
+    }
+
+    /// One more line; false at the end of both streams, or at the deadline.
+    #[track_caller]
+    fn receive(&mut self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.pieces.recv_timeout(left) {
+            Ok((stream, line)) => {
+                self.unread.push(String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned());
+                match stream {
+                    Stream::Stdout => self.stdout.extend(line),
+                    Stream::Stderr => self.stderr.extend(line),
+                }
+                true
+            }
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => false,
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => self.give_up(format_args!("more output")),
+        }
+    }
+
+    #[track_caller]
+    fn give_up(&mut self, what: std::fmt::Arguments<'_>) -> ! {
+        let _ = self.child.kill();
+        let status = self.child.wait();
+        panic!(
+            "{}: waited for {what}\n--- stdout\n{}--- stderr\n{}--- {status:?}",
+            self.name,
+            String::from_utf8_lossy(&self.stdout),
+            String::from_utf8_lossy(&self.stderr),
+        );
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Passes on what a program prints, line by line; also a last one without an end.
+fn forward(stream: Stream, from: impl Read + Send + 'static, to: Sender<(Stream, Vec<u8>)>) {
+    thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        loop {
+            let mut line = Vec::new();
+            match from.read_until(b'\n', &mut line) {
+                Ok(1..) if to.send((stream, line)).is_ok() => {}
+                _ => return,
+            }
+        }
+    });
+}
+
+impl Finished {
+    /// That it exited with `code`, saying what it said if not.
+    #[track_caller]
+    pub(crate) fn expect_code(self, code: i32) -> Finished {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+}
+
+/// That `text` has `part` in it.
+#[track_caller]
+pub(crate) fn assert_has(text: &str, part: &str) {
+    assert!(text.contains(part), "no {part:?} in:\n{text}");
+}
+
+/// Runs `f` on a thread and waits for it no longer than [`PATIENCE`]: the other side of a conversation.
+#[track_caller]
+pub(crate) fn within_patience<T: Send + Debug + 'static>(what: &str, f: impl FnOnce() -> T + Send + 'static) -> T {
+    let (send, receive) = channel();
+    thread::spawn(move || send.send(f()));
+    match receive.recv_timeout(PATIENCE) {
+        Ok(value) => value,
+        Err(e) => panic!("waited for {what}: {e}"),
+    }
+}
+
+/// Whether a tool that a test needs is missing. Says so; and where nothing may be skipped, fails.
+#[track_caller]
+pub(crate) fn skipped(missing: Option<&str>) -> bool {
+    let Some(why) = missing else { return false };
+    assert!(std::env::var_os("TOWPATH_NO_SKIP").is_none(), "nothing may be skipped, but {why}");
+    println!("skipped: {why}");
+    true
+}
+
+/// Why `tool` cannot be used: it is not there.
+pub(crate) fn missing(tool: &str) -> Option<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|dir| dir.join(tool).is_file());
+    (!found).then(|| format!("{tool} is not installed"))
+}

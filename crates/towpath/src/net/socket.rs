@@ -1,0 +1,561 @@
+//! A socket: the one place that waits for the network. What is public in this folder is a thin cover over it.
+//!
+//!     Handle ──▶ Socket { fd, read, write, turn, home }
+//!     Handle ──┘            ▲
+//!                           └── Weak: the worker whose poller reports on it, its home
+//!
+//! Every call goes through [`Direction::operate`](super::readiness::Direction::operate) of its direction. The socket
+//! registers when somebody first has to wait, with the poller of that task's worker, and that worker is its home from then
+//! on. Waiters elsewhere (tasks of other workers, plain threads) are in the same queues and are unparked across threads; if
+//! tasks of one other worker are all that wait, time after time, the registration moves there.
+//!
+//! `close` ends every call and closes the connection at once; the descriptor's *number* is given back when the last handle
+//! goes, so no handle can ever reach somebody else's file.
+
+use std::fmt::Debug;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Shutdown, SocketAddr};
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::error::closed;
+use super::readiness::{Direction, Force, Mode, Progress};
+use super::sys;
+use crate::poller::{Ready, Token};
+use crate::runtime::park::{self, Op, Wait};
+use crate::runtime::worker::{self, Message, Remote, Source, Worker};
+use crate::runtime::{self, blocking};
+use crate::time::Instant;
+
+/// Waits in a row by tasks of another worker, nobody else waiting, until the registration moves to theirs.
+const AWAY: u8 = 3;
+
+#[derive(Debug)]
+pub(super) struct Socket {
+    /// `None` only while the socket is being dropped.
+    fd: Option<OwnedFd>,
+    pub(super) read: Direction,
+    pub(super) write: Direction,
+    /// Whose turn it is to write: ready while nobody writes. It keeps the bytes of one call together.
+    turn: Direction,
+    /// A short read means that the socket is empty. True of TCP, unless data is urgent; not of Unix sockets, for one.
+    drains: bool,
+    /// The user's own mode; the descriptor itself never blocks.
+    nonblocking: AtomicBool,
+    /// Closing may block, so it is not done here (socket(7), SO_LINGER).
+    lingers: AtomicBool,
+    /// Handles that are alive.
+    handles: AtomicUsize,
+    /// The home's [`Remote::id`] once it has registered us, else 0.
+    home_id: AtomicU32,
+    /// Waits in a row away from home.
+    away: AtomicU8,
+    home: Mutex<Home>,
+    /// What goes when the connection goes.
+    companion: OnceLock<Companion>,
+}
+
+/// Dropped together with a socket.
+pub(super) type Companion = Box<dyn Debug + Send + Sync>;
+
+/// Which worker's poller reports on a socket.
+#[derive(Debug, Default)]
+struct Home {
+    worker: Option<Arc<Remote>>,
+    /// What that worker calls us; `None` while it has yet to register us.
+    token: Option<Token>,
+    /// Why it could not. The next call that has to wait takes it.
+    failure: Option<io::Error>,
+    /// No registration any more.
+    closed: bool,
+}
+
+/// A counted handle on a socket. When the last one goes, the socket closes.
+#[derive(Debug)]
+pub(super) struct Handle(Arc<Socket>);
+
+impl Handle {
+    /// A socket of our own making: non-blocking, and TCP.
+    pub(super) fn new(fd: OwnedFd) -> Handle {
+        Handle::with(fd, true, false, false)
+    }
+
+    /// A socket that was made elsewhere: what it is and how it is set is asked of it.
+    pub(super) fn adopt(fd: OwnedFd) -> Handle {
+        let nonblocking = sys::is_nonblocking(fd.as_fd()).unwrap_or(false);
+        if !nonblocking {
+            // Where this fails, MSG_DONTWAIT still keeps reads and writes from blocking.
+            _ = sys::set_nonblocking(fd.as_fd(), true);
+        }
+        let lingers = sys::linger(fd.as_fd()).is_ok_and(|linger| linger.is_some_and(|time| !time.is_zero()));
+        let drains = sys::is_tcp(fd.as_fd());
+        Handle::with(fd, drains, nonblocking, lingers)
+    }
+
+    fn with(fd: OwnedFd, drains: bool, nonblocking: bool, lingers: bool) -> Handle {
+        Handle(Arc::new(Socket {
+            fd: Some(fd),
+            read: Direction::new(),
+            write: Direction::new(),
+            turn: Direction::new(),
+            drains,
+            nonblocking: AtomicBool::new(nonblocking),
+            lingers: AtomicBool::new(lingers),
+            handles: AtomicUsize::new(1),
+            home_id: AtomicU32::new(0),
+            away: AtomicU8::new(0),
+            home: Mutex::default(),
+            companion: OnceLock::new(),
+        }))
+    }
+
+    pub(super) fn downgrade(&self) -> WeakHandle {
+        WeakHandle(Arc::downgrade(&self.0))
+    }
+
+    /// Gives up the socket, in the mode that the user had set, if this is its only handle.
+    pub(super) fn into_fd(self) -> io::Result<OwnedFd> {
+        if self.read.is_closed() {
+            return Err(closed());
+        }
+        if self.handles.load(Ordering::Acquire) > 1 {
+            let what = "a socket with clones cannot be given away: drop them first";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
+        }
+        self.detach()?;
+        sys::set_nonblocking(self.fd(), self.nonblocking.load(Ordering::Relaxed))?;
+        let mut socket = self.0.clone();
+        drop(self);
+        loop {
+            // A worker that delivers a report holds the socket for a moment.
+            match Arc::try_unwrap(socket) {
+                Ok(unique) => return Ok(unique.into_fd()),
+                Err(shared) => socket = shared,
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// A socket that may have gone.
+#[derive(Clone, Debug)]
+pub(super) struct WeakHandle(Weak<Socket>);
+
+impl WeakHandle {
+    pub(super) fn upgrade(&self) -> Option<Handle> {
+        let socket = self.0.upgrade()?;
+        socket.handles.fetch_add(1, Ordering::Relaxed);
+        Some(Handle(socket))
+    }
+}
+
+impl Clone for Handle {
+    fn clone(&self) -> Handle {
+        self.handles.fetch_add(1, Ordering::Relaxed);
+        Handle(self.0.clone())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.handles.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl Deref for Handle {
+    type Target = Arc<Socket>;
+
+    fn deref(&self) -> &Arc<Socket> {
+        &self.0
+    }
+}
+
+impl Socket {
+    /// Has `companion` dropped with the socket. Once.
+    pub(super) fn accompany(&self, companion: Companion) {
+        let set = self.companion.set(companion);
+        assert!(set.is_ok(), "a socket has one companion");
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_ref().expect("a socket has its descriptor until it goes").as_fd()
+    }
+
+    /// The descriptor, unless the socket is closed.
+    pub(super) fn open_fd(&self) -> io::Result<BorrowedFd<'_>> {
+        match self.read.is_closed() {
+            false => Ok(self.fd()),
+            true => Err(closed()),
+        }
+    }
+
+    fn operate<T>(
+        self: &Arc<Self>,
+        direction: &Direction,
+        op: Op,
+        limit: Option<Instant>,
+        mut attempt: impl FnMut(BorrowedFd<'_>) -> Result<Progress<T>, Errno>,
+    ) -> io::Result<T> {
+        let result =
+            direction.operate(self.wait(op), self.mode(), limit, || self.register(), || attempt(self.fd()));
+        park::spend();
+        result
+    }
+
+    fn wait(&self, op: Op) -> Wait {
+        Wait { op, fd: Some(self.fd().as_raw_fd()) }
+    }
+
+    fn mode(&self) -> Mode {
+        match self.nonblocking.load(Ordering::Relaxed) {
+            false => Mode::Wait,
+            true => Mode::Fail,
+        }
+    }
+
+    pub(super) fn read(self: &Arc<Self>, buf: &mut [u8]) -> io::Result<usize> {
+        let len = buf.len();
+        self.receive(len, |fd| sys::recv(fd, buf))
+    }
+
+    pub(super) fn read_vectored(self: &Arc<Self>, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        self.receive(len, |fd| sys::recv_vectored(fd, bufs))
+    }
+
+    fn receive(
+        self: &Arc<Self>,
+        len: usize,
+        mut recv: impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>,
+    ) -> io::Result<usize> {
+        if len == 0 {
+            return Ok(0);
+        }
+        let drains = self.drains;
+        self.operate(&self.read, Op::Read, None, |fd| match recv(fd)? {
+            n if drains && 0 < n && n < len => Ok(Progress::Drained(n)),
+            n => Ok(Progress::Done(n)),
+        })
+    }
+
+    /// Reads without taking: it never tells that the socket is empty.
+    pub(super) fn peek(self: &Arc<Self>, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        self.operate(&self.read, Op::Read, None, |fd| sys::peek(fd, buf).map(Progress::Done))
+    }
+
+    pub(super) fn write(self: &Arc<Self>, buf: &[u8]) -> io::Result<usize> {
+        let _turn = self.take_turn()?;
+        self.send(|fd| sys::send(fd, buf))
+    }
+
+    pub(super) fn write_vectored(self: &Arc<Self>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let _turn = self.take_turn()?;
+        self.send(|fd| sys::send_vectored(fd, bufs))
+    }
+
+    /// Writes all of `buf`, and lets no other write in between.
+    pub(super) fn write_all(self: &Arc<Self>, mut buf: &[u8]) -> io::Result<()> {
+        let _turn = self.take_turn()?;
+        while !buf.is_empty() {
+            match self.send(|fd| sys::send(fd, buf))? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => buf = &buf[n..],
+            }
+        }
+        Ok(())
+    }
+
+    fn send(self: &Arc<Self>, mut send: impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>) -> io::Result<usize> {
+        self.operate(&self.write, Op::Write, None, |fd| send(fd).map(Progress::Done))
+    }
+
+    fn take_turn(&self) -> io::Result<Turn<'_>> {
+        let limit = self.write.timeout();
+        let limit = || limit.map(Instant::after);
+        if !self.turn.take() {
+            let take = || if self.turn.take() { Ok(Progress::Done(())) } else { Err(Errno::AGAIN) };
+            self.turn.operate(self.wait(Op::WriteTurn), self.mode(), limit(), || Ok(()), take)?;
+        }
+        Ok(Turn(&self.turn))
+    }
+
+    pub(super) fn accept(self: &Arc<Self>) -> io::Result<(Handle, SocketAddr)> {
+        let (fd, peer) = self.operate(&self.read, Op::Accept, None, |fd| loop {
+            match sys::accept(fd) {
+                Err(Errno::CONNABORTED | Errno::INTR) => {}
+                result => return result.map(Progress::Done),
+            }
+        })?;
+        let handle = Handle::new(fd);
+        // A peer that has gone by now leaves its address unknown to accept(2) on some systems; getpeername(2) knows no more.
+        let peer = peer.map_or_else(|| sys::peer_addr(handle.fd()), Ok)?;
+        Ok((handle, peer))
+    }
+
+    /// Connects, within `limit`.
+    pub(super) fn connect(self: &Arc<Self>, addr: &SocketAddr, limit: Option<Instant>) -> io::Result<()> {
+        match sys::connect(self.fd(), addr) {
+            Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // SO_ERROR alone does not tell "connected" from "not yet".
+        let attempt = || match sys::take_error(self.fd()) {
+            Ok(None) => match sys::peer_addr(self.fd()) {
+                Ok(_) => Ok(Progress::Done(())),
+                Err(_) => Err(Errno::AGAIN),
+            },
+            Ok(Some(error)) | Err(error) => Err(errno(&error)),
+        };
+        self.write.operate(self.wait(Op::Connect), Mode::Wait, limit, || self.register(), attempt)
+    }
+
+    pub(super) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        sys::shutdown(self.open_fd()?, how)
+    }
+
+    pub(super) fn set_nonblocking(&self, nonblocking: bool) {
+        self.nonblocking.store(nonblocking, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        sys::set_linger(self.open_fd()?, linger)?;
+        self.lingers.store(linger.is_some_and(|time| !time.is_zero()), Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn set_read_deadline(&self, deadline: Option<Instant>) {
+        self.read.set_deadline(deadline);
+    }
+
+    pub(super) fn set_write_deadline(&self, deadline: Option<Instant>) {
+        self.turn.set_deadline(deadline);
+        self.write.set_deadline(deadline);
+    }
+
+    /// Ends every call on the socket, waiting or to come, and closes the connection.
+    pub(super) fn close(self: &Arc<Self>) -> io::Result<()> {
+        if !self.read.close() {
+            return Err(closed());
+        }
+        self.write.close();
+        self.turn.close();
+        self.retire();
+        if self.lingers.load(Ordering::Relaxed) {
+            let socket = self.clone();
+            return blocking::spawn(Box::new(move || _ = socket.release()));
+        }
+        self.release()
+    }
+
+    /// Closes the connection, and keeps the descriptor's number for the handles that are left.
+    fn release(&self) -> io::Result<()> {
+        // With no descriptor left to put in its place, ending both directions comes as near as can be.
+        sys::close_keeping_number(self.fd()).or_else(|_| sys::shutdown(self.fd(), Shutdown::Both))
+    }
+
+    fn lock_home(&self) -> MutexGuard<'_, Home> {
+        self.home.lock().expect("no code of the user's runs under this lock")
+    }
+
+    /// Sees to it that reports come, for a caller that is about to wait and is queued already.
+    fn register(self: &Arc<Self>) -> io::Result<()> {
+        let here = worker::current();
+        let home_id = self.home_id.load(Ordering::Relaxed);
+        if here.as_ref().is_some_and(|worker| worker.remote.id == home_id) {
+            self.away.store(0, Ordering::Relaxed);
+            return Ok(());
+        }
+        let mut home = self.lock_home();
+        if let Some(failure) = home.failure.take() {
+            return Err(failure);
+        }
+        match (&home.worker, here) {
+            (None, Some(worker)) => self.attach_to(&worker, &mut home),
+            (None, None) => {
+                self.send_for(&mut home, runtime::default().emptiest());
+                Ok(())
+            }
+            (Some(remote), Some(worker)) if home.token.is_some() && self.is_away() => {
+                let away = Message::Move(self.as_source(), worker.remote.clone());
+                _ = remote.send(away); // a worker that has gone has told us so, or will
+                Ok(())
+            }
+            (Some(_), _) => Ok(()),
+        }
+    }
+
+    /// Whether the caller, who waits away from home, is all that waits, as before it others of its kind were.
+    fn is_away(&self) -> bool {
+        if self.read.waiters() + self.write.waiters() > 1 {
+            return false;
+        }
+        let away = self.away.fetch_add(1, Ordering::Relaxed) + 1;
+        if away < AWAY {
+            return false;
+        }
+        self.away.store(0, Ordering::Relaxed);
+        true
+    }
+
+    /// Asks a worker, from another thread, to register us.
+    fn send_for(self: &Arc<Self>, home: &mut Home, remote: &Arc<Remote>) {
+        home.worker = Some(remote.clone());
+        if remote.send(Message::Attach(self.as_source())).is_err() {
+            home.worker = None;
+            self.forget();
+        }
+    }
+
+    fn attach_to(self: &Arc<Self>, worker: &Worker, home: &mut Home) -> io::Result<()> {
+        if home.closed {
+            return Err(closed());
+        }
+        home.token = Some(worker.register(self.fd(), self.as_source())?);
+        home.worker = Some(worker.remote.clone());
+        self.home_id.store(worker.remote.id, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends the registration with `worker`; false if it has none.
+    fn leave(&self, worker: &Worker, home: &mut Home) -> bool {
+        let at_home = home.worker.as_ref().is_some_and(|home| Arc::ptr_eq(home, &worker.remote));
+        let Some(token) = home.token.take_if(|_| at_home) else { return false };
+        home.worker = None;
+        self.home_id.store(0, Ordering::Relaxed);
+        worker.deregister(self.fd(), token);
+        true
+    }
+
+    fn as_source(self: &Arc<Self>) -> Weak<dyn Source> {
+        let source: Arc<dyn Source> = self.clone();
+        Arc::downgrade(&source)
+    }
+
+    /// Has everybody who waits try again.
+    fn forget(&self) {
+        self.read.forget();
+        self.write.forget();
+    }
+
+    /// Ends the registration of a descriptor that is about to be closed, which ends the reports.
+    fn retire(&self) {
+        let mut home = self.lock_home();
+        home.closed = true;
+        self.home_id.store(0, Ordering::Relaxed);
+        let (Some(remote), Some(token)) = (home.worker.take(), home.token.take()) else { return };
+        match worker::current().filter(|worker| Arc::ptr_eq(&worker.remote, &remote)) {
+            Some(worker) => worker.forget(token),
+            None => _ = remote.send(Message::Forget(token)), // one that has gone has forgotten us
+        }
+    }
+
+    /// Ends the registration of a descriptor that lives on elsewhere, and waits until it has ended.
+    fn detach(self: &Arc<Self>) -> io::Result<()> {
+        self.read.set_deadline(None);
+        self.read.set_timeout(None);
+        let remote = {
+            let mut home = self.lock_home();
+            home.closed = true;
+            home.worker.clone().filter(|_| home.token.is_some())
+        };
+        let Some(remote) = remote else { return Ok(()) };
+        match worker::current().filter(|worker| Arc::ptr_eq(&worker.remote, &remote)) {
+            Some(worker) => self.clone().detach_from(&worker),
+            None => _ = remote.send(Message::Detach(self.as_source())), // one that has gone has let go of us
+        }
+        let detached = || match self.lock_home().token {
+            None => Ok(Progress::Done(())),
+            Some(_) => Err(Errno::AGAIN),
+        };
+        self.read.operate(self.wait(Op::Read), Mode::Wait, None, || Ok(()), detached)
+    }
+
+    /// Takes the descriptor out; what is left of the socket is dropped.
+    fn into_fd(mut self) -> OwnedFd {
+        self.fd.take().expect("a socket has its descriptor until it goes")
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.retire();
+        let fd = self.fd.take();
+        if *self.lingers.get_mut() && !self.read.is_closed() {
+            // If no thread can be had, the closure is dropped, and the descriptor closed, right here.
+            _ = blocking::spawn(Box::new(move || drop(fd)));
+        }
+    }
+}
+
+impl Source for Socket {
+    fn attach(self: Arc<Self>, worker: &Worker) {
+        let mut home = self.lock_home();
+        let awaited = home.token.is_none() && home.worker.as_ref().is_some_and(|w| Arc::ptr_eq(w, &worker.remote));
+        if !awaited {
+            return;
+        }
+        if let Err(error) = self.attach_to(worker, &mut home) {
+            home.worker = None;
+            home.failure = Some(error);
+            drop(home);
+            self.forget();
+        }
+    }
+
+    fn move_to(self: Arc<Self>, worker: &Worker, to: &Arc<Remote>) {
+        let mut home = self.lock_home();
+        if !home.closed && self.leave(worker, &mut home) {
+            self.send_for(&mut home, to);
+        }
+    }
+
+    fn detach_from(self: Arc<Self>, worker: &Worker) {
+        self.leave(worker, &mut self.lock_home());
+        self.forget();
+    }
+
+    fn reported(&self, ready: Ready) {
+        let over = ready.contains(Ready::HANGUP);
+        let once = match ready.intersects(Ready::ERROR | Ready::URGENT) {
+            true => Force::Once,
+            false => Force::Nothing,
+        };
+        if ready.intersects(Ready::READABLE | Ready::READ_CLOSED | Ready::HANGUP | Ready::ERROR | Ready::URGENT) {
+            let finished = over || ready.contains(Ready::READ_CLOSED);
+            self.read.report(if finished { Force::Always } else { once });
+        }
+        if ready.intersects(Ready::WRITABLE | Ready::HANGUP | Ready::ERROR) {
+            self.write.report(if over { Force::Always } else { once });
+        }
+    }
+
+    fn orphaned(&self) {
+        let mut home = self.lock_home();
+        home.worker = None;
+        home.token = None;
+        self.home_id.store(0, Ordering::Relaxed);
+        drop(home);
+        self.forget();
+    }
+}
+
+/// The right to write: while it lives, nobody else does.
+struct Turn<'a>(&'a Direction);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.report(Force::Nothing);
+    }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}

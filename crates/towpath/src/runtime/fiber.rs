@@ -1,0 +1,74 @@
+//! A fiber: a stack and the registers of what runs on it. The only file that knows corosensei.
+//!
+//!     worker's stack                      fiber's stack
+//!     resume() ──────── switch ─────────▶ entry(), or where suspend() was called
+//!              ◀─────── switch ────────── suspend(), or the end of entry()
+//!
+//! A fiber belongs to the thread that first resumed it. It is never unwound and never dropped while suspended: others
+//! may hold pointers into its stack, so a fiber that is given up in the middle is leaked, stack and all.
+
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
+
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+
+use super::stack::Stack;
+
+/// A computation with a stack of its own, which can stop in the middle.
+pub(crate) struct Fiber {
+    coroutine: ManuallyDrop<Coroutine<(), (), (), Stack>>,
+}
+
+/// What a fiber did when it switched back.
+pub(crate) enum Step {
+    Suspended(Fiber),
+    /// It has come to its end; here is its stack again.
+    Finished(Stack),
+}
+
+thread_local! {
+    /// The way out of the fiber that this thread runs; null while it runs none.
+    static WAY_OUT: Cell<*const Yielder<(), ()>> = const { Cell::new(std::ptr::null()) };
+}
+
+impl Fiber {
+    /// A fiber that will run `entry` on `stack` when first resumed. `entry` must not panic: there is nothing above it.
+    pub(crate) fn new(stack: Stack, entry: impl FnOnce() + 'static) -> Fiber {
+        let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
+            WAY_OUT.set(yielder);
+            entry();
+        });
+        Fiber { coroutine: ManuallyDrop::new(coroutine) }
+    }
+
+    /// Runs the fiber until it suspends or ends.
+    pub(crate) fn resume(mut self) -> Step {
+        let outer = WAY_OUT.get();
+        let result = self.coroutine.resume(());
+        WAY_OUT.set(outer);
+        match result {
+            CoroutineResult::Yield(()) => Step::Suspended(self),
+            CoroutineResult::Return(()) => Step::Finished(ManuallyDrop::into_inner(self.coroutine).into_stack()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Fiber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fiber").field("started", &self.coroutine.started()).finish()
+    }
+}
+
+/// Leaves the running fiber for the worker's stack; returns when the worker resumes it.
+///
+/// # Panics
+/// If this thread runs no fiber.
+pub(crate) fn suspend() {
+    let way_out = WAY_OUT.get();
+    assert!(!way_out.is_null(), "suspend was called outside a fiber");
+    // SAFETY: the yielder lives at the base of the running fiber's stack from its first switch to its last, and
+    // `WAY_OUT` holds it only while that fiber runs: `resume` puts back the outer one, the line below puts back ours.
+    let yielder = unsafe { &*way_out };
+    yielder.suspend(());
+    WAY_OUT.set(way_out);
+}

@@ -1,0 +1,309 @@
+//! The runtime: workers, what they run, and how anything waits.
+//!
+//! Public are [`Runtime`] and its [`Builder`]; the rest is the library's own. From the bottom up: `stack` and `fiber` (what
+//! a task runs on), `task` (its record), `park` and `wait_queue` (how it waits), `timer`, `inbox`, `sources` (what a worker
+//! keeps), `worker` (the loop), `blocking` (threads for what cannot park), `overflow` (the signal handler).
+
+pub(crate) mod blocking;
+mod builder;
+mod fiber;
+mod inbox;
+mod overflow;
+pub(crate) mod park;
+mod signals;
+mod sources;
+mod stack;
+pub(crate) mod task;
+mod timer;
+pub(crate) mod wait_queue;
+pub(crate) mod worker;
+
+use std::any::Any;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Duration;
+
+pub use builder::Builder;
+pub(crate) use stack::check_size as check_stack_size;
+
+use crate::poller::PollerKind;
+use crate::shim;
+use crate::task::JoinHandle;
+use crate::time::Instant;
+use park::Op;
+use task::Task;
+use wait_queue::{Node, WaitQueue, Waiter};
+use worker::{Message, Remote, Worker};
+
+/// How long dropping a [`Runtime`] waits for its tasks.
+const DROP_GRACE: Duration = Duration::from_millis(100);
+/// A worker keeps the tasks that its own tasks spawn until it has this many more than the emptiest one, and a part more.
+const BIAS: usize = 4;
+const BIAS_PART: usize = 16;
+
+/// Workers and the tasks that run on them.
+///
+/// A program needs none of its own: [`spawn`](crate::spawn) and every call that waits use a default runtime, which starts
+/// by itself at the first need and lives as long as the process. Make one to choose its size, or to shut it down.
+///
+/// ```
+/// let runtime = towpath::Runtime::builder().workers(2).build()?;
+/// let sum = runtime.run(|| {
+///     let other = towpath::spawn(|| 20);
+///     other.join().unwrap() + 22
+/// });
+/// assert_eq!(sum, 42);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// Dropping a runtime shuts it down as [`shutdown`](Runtime::shutdown) with a tenth of a second does.
+#[derive(Debug)]
+pub struct Runtime {
+    shared: Arc<Shared>,
+}
+
+/// What the workers of one runtime share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    remotes: OnceLock<Vec<Arc<Remote>>>,
+    stopping: AtomicBool,
+    /// Where the next task from outside is placed if all workers have as many.
+    next: AtomicUsize,
+    running: shim::Mutex<Running>,
+}
+
+/// The workers that have not ended, and who waits for the last one.
+#[derive(Debug, Default)]
+struct Running {
+    workers: usize,
+    waiting: WaitQueue<()>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) workers: usize,
+    pub(crate) stack_size: usize,
+    pub(crate) poller: PollerKind,
+    pub(crate) name: String,
+}
+
+/// The error of [`Runtime::shutdown`]: some tasks had not ended in time. They go on, and end their workers when they end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StillRunning {
+    tasks: usize,
+}
+
+impl StillRunning {
+    /// How many tasks had not ended.
+    pub fn tasks(&self) -> usize {
+        self.tasks
+    }
+}
+
+impl std::fmt::Display for StillRunning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} tasks were still running when the time to shut down was over", self.tasks)
+    }
+}
+
+impl std::error::Error for StillRunning {}
+
+impl Runtime {
+    /// What to start a runtime with.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn start(settings: &Settings) -> io::Result<Runtime> {
+        overflow::install();
+        park::fork::watch();
+        let shared = Arc::new(Shared {
+            remotes: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            next: AtomicUsize::new(0),
+            running: shim::Mutex::default(),
+        });
+        // Each worker makes its poller on its own thread, and reports the half of it that others see.
+        let (report, reports) = mpsc::channel();
+        let mut failure = None;
+        for index in 0..settings.workers {
+            let (settings, shared, report) = (settings.clone(), shared.clone(), report.clone());
+            let thread = std::thread::Builder::new().name(format!("{}-{index}", settings.name));
+            if let Err(error) = thread.spawn(move || worker_main(&settings, &shared, &report)) {
+                failure = Some(explain(&error, "starting a worker thread"));
+                break;
+            }
+        }
+        drop(report);
+        let mut remotes = Vec::new();
+        for started in reports {
+            match started {
+                Ok(remote) => remotes.push(remote),
+                Err(error) => failure = Some(explain(&error, "making a worker's poller")),
+            }
+        }
+        if let Some(failure) = failure {
+            shared.stop(&remotes);
+            return Err(failure);
+        }
+        shared.remotes.set(remotes).expect("set once");
+        Ok(Runtime { shared })
+    }
+
+    /// Runs `f` as a task of this runtime and returns its value; the caller waits.
+    ///
+    /// # Panics
+    /// If `f` panics, with its panic. If the caller may not wait (see [`Cancelled`](crate::Cancelled)).
+    pub fn run<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> T {
+        match self.spawn(f).join() {
+            Ok(value) => value,
+            Err(error) => error.resume(),
+        }
+    }
+
+    /// Spawns a task on this runtime, whichever the caller runs on; see [`spawn`](crate::spawn).
+    #[track_caller]
+    pub fn spawn<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        crate::task::Builder::new().spawn_on(&self.shared, f)
+    }
+
+    /// Waits up to `timeout` for all tasks to end, then for the workers, and ends the runtime. Nothing is cut short:
+    /// tell your tasks to end before, for instance by closing their sockets and channels.
+    ///
+    /// # Errors
+    /// [`StillRunning`] if tasks were left when the time was over, or the caller may not wait. They keep their workers
+    /// until they end.
+    pub fn shutdown(self, timeout: Duration) -> Result<(), StillRunning> {
+        self.shared.shut_down(timeout)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if !self.shared.is_stopping() {
+            _ = self.shared.shut_down(DROP_GRACE); // who wants to know of tasks that are left calls `shutdown`
+        }
+    }
+}
+
+fn worker_main(settings: &Settings, shared: &Arc<Shared>, report: &mpsc::Sender<io::Result<Arc<Remote>>>) {
+    signals::block_signals();
+    let alt_stack = overflow::AltStack::new();
+    let worker = alt_stack.and_then(|alt_stack| Worker::new(settings, shared.clone()).map(|worker| (alt_stack, worker)));
+    let (_alt_stack, worker) = match worker {
+        Ok(both) => both,
+        Err(error) => {
+            _ = report.send(Err(error));
+            return;
+        }
+    };
+    shim::lock(&shared.running).workers += 1;
+    _ = report.send(Ok(worker.remote.clone()));
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run()));
+    if ended.is_err() {
+        // Its tasks cannot go on, and what they hold on their stacks may be borrowed by others.
+        eprintln!("towpath: a worker's own code has panicked; this is a bug in towpath");
+        std::process::abort();
+    }
+    let mut running = shim::lock(&shared.running);
+    running.workers -= 1;
+    while running.workers == 0 {
+        let Some(unparker) = running.waiting.claim(|()| ()) else { break };
+        unparker.unpark();
+    }
+}
+
+fn explain(error: &io::Error, what: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// The runtime of the calling task, or the default one, started now if need be.
+pub(crate) fn current() -> Arc<Shared> {
+    worker::current().map_or_else(default, |worker| worker.runtime.clone())
+}
+
+/// The runtime that starts by itself.
+///
+/// # Panics
+/// If it cannot start: a variable of the environment is wrong, or the system gives no threads or descriptors.
+pub(crate) fn default() -> Arc<Shared> {
+    static DEFAULT: OnceLock<Runtime> = OnceLock::new();
+    let runtime = DEFAULT.get_or_init(|| match Runtime::builder().build() {
+        Ok(runtime) => runtime,
+        Err(error) => panic!("towpath's default runtime cannot start: {error}"),
+    });
+    runtime.shared.clone()
+}
+
+impl Shared {
+    pub(crate) fn remotes(&self) -> &[Arc<Remote>] {
+        self.remotes.get().expect("a runtime is handed out once its workers are there")
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Gives a new task to the worker that has the fewest; the spawning worker keeps it unless it has markedly more.
+    pub(crate) fn place(self: &Arc<Shared>, task: Arc<Task>) {
+        let own = worker::current().filter(|worker| Arc::ptr_eq(&worker.runtime, self));
+        let remote = self.emptiest();
+        if let Some(own) = own {
+            let (here, there) = (own.remote.live.load(Ordering::Relaxed), remote.live.load(Ordering::Relaxed));
+            if here <= there + BIAS + there / BIAS_PART || !remote.reserve(self) {
+                return own.keep(task);
+            }
+        } else {
+            let reserved = remote.reserve(self);
+            assert!(reserved, "who spawns from outside holds the runtime");
+        }
+        remote.adopt(&task);
+        let sent = remote.send(Message::Run(task));
+        assert!(sent.is_ok(), "a worker stays while a place is reserved");
+    }
+
+    /// The worker with the fewest live tasks; in turn, where several have as few.
+    pub(crate) fn emptiest(&self) -> &Arc<Remote> {
+        let remotes = self.remotes();
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let in_turn = (0..remotes.len()).map(|i| &remotes[(first + i) % remotes.len()]);
+        in_turn.min_by_key(|remote| remote.live.load(Ordering::Relaxed)).expect("a runtime has a worker")
+    }
+
+    /// Has each worker look whether it can end.
+    fn stop(&self, remotes: &[Arc<Remote>]) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for remote in remotes {
+            _ = remote.send(Message::Stop); // one that has gone need not be told
+        }
+    }
+
+    fn shut_down(&self, timeout: Duration) -> Result<(), StillRunning> {
+        self.stop(self.remotes());
+        let deadline = Instant::after(timeout);
+        let waiter = Waiter::new();
+        let node = Node::new(&waiter, 0, ());
+        {
+            let mut running = shim::lock(&self.running);
+            if running.workers == 0 {
+                return Ok(());
+            }
+            // SAFETY: it is removed below, before it goes.
+            unsafe { running.waiting.push(&node) };
+        }
+        waiter.wait(Op::Shutdown.into(), Some(deadline));
+        let mut running = shim::lock(&self.running);
+        // SAFETY: it was pushed here.
+        unsafe { running.waiting.remove(&node) };
+        match running.workers {
+            0 => Ok(()),
+            _ => Err(StillRunning { tasks: self.remotes().iter().map(|r| r.live.load(Ordering::Relaxed)).sum() }),
+        }
+    }
+}
+
+/// Goes on with a panic that was caught in a task.
+pub(crate) fn resume_panic(panic: Box<dyn Any + Send>) -> ! {
+    std::panic::resume_unwind(panic)
+}
