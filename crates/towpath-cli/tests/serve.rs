@@ -30,6 +30,21 @@ fn assert_echoes(stream: &mut TcpStream) {
     assert_eq!(&answer, b"echo?");
 }
 
+/// A whole conversation: all is said, FIN, and what is answered is read to its end.
+fn say(addr: SocketAddr, text: &[u8]) -> String {
+    let mut stream = connect(addr);
+    stream.write_all(text).unwrap();
+    finish(stream)
+}
+
+/// FIN, and what the server has still to say. To drop a connection with something unread would be a reset.
+fn finish(mut stream: TcpStream) -> String {
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 #[test]
 fn a_conversation_with_dial_from_the_first_line_to_the_last() {
     let (mut server, addr) = serve(&[]);
@@ -70,10 +85,7 @@ fn the_time_has_nanoseconds_and_the_local_offset() {
     let mut command = towpath(["serve", "127.0.0.1:0"]);
     command.env("TZ", "XYZ-05:30");
     let mut server = Running::start(command);
-    let mut time = String::new();
-    let mut client = connect(server.address());
-    client.shutdown(Shutdown::Write).unwrap();
-    client.read_to_string(&mut time).unwrap();
+    let time = say(server.address(), b"");
     let pattern = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{9} \+0530\n$";
     assert!(regex::Regex::new(pattern).unwrap().is_match(&time), "{time:?}");
 }
@@ -81,7 +93,7 @@ fn the_time_has_nanoseconds_and_the_local_offset() {
 #[test]
 fn it_reads_at_most_1024_bytes_at_once() {
     let (mut server, addr) = serve(&[]);
-    connect(addr).write_all(&[b'x'; 2500]).unwrap();
+    say(addr, &[b'x'; 2500]);
     server.wait_for("#1 closed by peer");
     let reads: Vec<_> =
         server.stdout().lines().filter_map(|l| l.split("read data ").nth(1).map(str::to_owned)).collect();
@@ -99,7 +111,7 @@ fn text_split_between_reads_and_bytes_that_are_none_are_shown() {
     client.write_all(b"\xbcn \x1b[31m \xff\r\n").unwrap();
     assert_eq!(server.wait_for("#1 read"), r"#1 read data 12 : ün \u{1b}[31m \xff\r");
     client.write_all(b"\xe2\x82").unwrap();
-    drop(client);
+    finish(client);
     server.wait_for(r"#1 read data 2 : ");
     assert_eq!(server.wait_for("#1 read"), r"#1 read data 0 : \xe2\x82");
     server.wait_for("#1 closed by peer");
@@ -122,10 +134,7 @@ fn echo_discard_and_chargen_do_what_their_rfcs_say() {
     drop(echoed(addr));
 
     let (mut server, addr) = serve(&["--discard"]);
-    let mut client = connect(addr);
-    client.write_all(b"nobody listens").unwrap();
-    client.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    assert_eq!(say(addr, b"nobody listens"), "");
     assert_has(&server.wait_for("#1 closed by peer"), "  in 14 B  out 0 B");
 
     let (mut server, addr) = serve(&["--chargen"]);
@@ -205,12 +214,7 @@ fn a_reset_before_anything_was_said_is_no_reason_to_stop() {
 fn clients_that_half_close_or_say_nothing_harm_no_other() {
     let (mut server, addr) = serve(&["--echo"]);
     let _silent = connect(addr);
-    let mut half = connect(addr);
-    half.write_all(b"the end").unwrap();
-    half.shutdown(Shutdown::Write).unwrap();
-    let mut answer = String::new();
-    half.read_to_string(&mut answer).unwrap();
-    assert_eq!(answer, "the end");
+    assert_eq!(say(addr, b"the end"), "the end");
     drop(echoed(addr));
     server.wait_for("closed by peer");
 }
@@ -295,7 +299,7 @@ fn as_json_every_line_is_an_object() {
     let listening: serde_json::Value = serde_json::from_str(&listening).unwrap();
     assert_eq!(listening["mode"], "time");
     let addr: SocketAddr = listening["addr"].as_str().unwrap().parse().unwrap();
-    connect(addr).write_all(b"hi\n").unwrap();
+    say(addr, b"hi\n");
     server.wait_for(r#""ev":"closed""#);
     server.signal(Signal::TERM);
     let done = server.finish().expect_code(0);

@@ -179,7 +179,13 @@ fn race(first: Vec<SocketAddr>, second: Vec<SocketAddr>, deadline: Option<Instan
     result
 }
 
-fn start(is_first: bool, addrs: Vec<SocketAddr>, deadline: Option<Instant>, attempt: &Arc<Attempt>, report: Sender<Report>) {
+fn start(
+    is_first: bool,
+    addrs: Vec<SocketAddr>,
+    deadline: Option<Instant>,
+    attempt: &Arc<Attempt>,
+    report: Sender<Report>,
+) {
     let attempt = attempt.clone();
     drop(crate::spawn(move || {
         let result = connect_in_turn(&addrs, deadline, Some(&attempt));
@@ -206,7 +212,11 @@ fn settle(
 }
 
 /// Tries one address after the other; the error is the first one's.
-fn connect_in_turn(addrs: &[SocketAddr], deadline: Option<Instant>, attempt: Option<&Attempt>) -> Result<TcpStream, Failure> {
+fn connect_in_turn(
+    addrs: &[SocketAddr],
+    deadline: Option<Instant>,
+    attempt: Option<&Attempt>,
+) -> Result<TcpStream, Failure> {
     let mut first_failure = None;
     for (i, addr) in addrs.iter().enumerate() {
         let limit = deadline.map(|deadline| share(deadline, addrs.len() - i));

@@ -1,7 +1,9 @@
 //! One direction of a socket: whether it may be ready, who waits for that, and until when. The loop that every blocking
 //! call goes through is [`Direction::operate`]: try, note, park, retry.
 //!
-//!     state   epoch │ FORCED STICKY CLOSED WAITING READY        one atomic word
+//! ```text
+//! state   epoch │ FORCED STICKY CLOSED WAITING READY        one atomic word
+//! ```
 //!
 //! * **READY** says that the next call may succeed. It starts out set, a report sets it, and a call that found nothing
 //!   clears it — but only if the *epoch*, which each report raises, still is what it was before the call. Otherwise a

@@ -191,7 +191,8 @@ impl Server {
     }
 
     fn adopt(&self, stream: &TcpStream) {
-        let key = self.shared.open.lock().expect("no code of the user's runs under this lock").insert(stream.downgrade());
+        let key =
+            self.shared.open.lock().expect("no code of the user's runs under this lock").insert(stream.downgrade());
         let alive = self.shared.alive.lock().expect("no code of the user's runs under this lock").clone();
         let place = self.places.as_ref().map(|(give, _)| give.clone());
         stream.accompany(Box::new(Guard { key, place, shared: self.shared.clone(), _alive: alive }));
@@ -233,7 +234,8 @@ impl Stopper {
         self.stop();
         let open_at_first = self.open().len();
         while self.shared.all_closed.recv_deadline(deadline) == Ok(()) {}
-        let left: Vec<TcpStream> = self.open().into_iter().filter_map(|open| open.upgrade().map(TcpStream::from_handle)).collect();
+        let left: Vec<TcpStream> =
+            self.open().into_iter().filter_map(|open| open.upgrade().map(TcpStream::from_handle)).collect();
         let cut = left.iter().filter(|stream| stream.close().is_ok()).count();
         Drained { finished: open_at_first.saturating_sub(cut), cut }
     }

@@ -1,8 +1,10 @@
 //! A socket: the one place that waits for the network. What is public in this folder is a thin cover over it.
 //!
-//!     Handle ──▶ Socket { fd, read, write, turn, home }
-//!     Handle ──┘            ▲
-//!                           └── Weak: the worker whose poller reports on it, its home
+//! ```text
+//! Handle ──▶ Socket { fd, read, write, turn, home }
+//! Handle ──┘            ▲
+//!                       └── Weak: the worker whose poller reports on it, its home
+//! ```
 //!
 //! Every call goes through [`Direction::operate`](super::readiness::Direction::operate) of its direction. The socket
 //! registers when somebody first has to wait, with the poller of that task's worker, and that worker is its home from then
@@ -201,8 +203,7 @@ impl Socket {
         limit: Option<Instant>,
         mut attempt: impl FnMut(BorrowedFd<'_>) -> Result<Progress<T>, Errno>,
     ) -> io::Result<T> {
-        let result =
-            direction.operate(self.wait(op), self.mode(), limit, || self.register(), || attempt(self.fd()));
+        let result = direction.operate(self.wait(op), self.mode(), limit, || self.register(), || attempt(self.fd()));
         park::spend();
         result
     }
@@ -288,10 +289,12 @@ impl Socket {
     }
 
     pub(super) fn accept(self: &Arc<Self>) -> io::Result<(Handle, SocketAddr)> {
-        let (fd, peer) = self.operate(&self.read, Op::Accept, None, |fd| loop {
-            match sys::accept(fd) {
-                Err(Errno::CONNABORTED | Errno::INTR) => {}
-                result => return result.map(Progress::Done),
+        let (fd, peer) = self.operate(&self.read, Op::Accept, None, |fd| {
+            loop {
+                match sys::accept(fd) {
+                    Err(Errno::CONNABORTED | Errno::INTR) => {}
+                    result => return result.map(Progress::Done),
+                }
             }
         })?;
         let handle = Handle::new(fd);

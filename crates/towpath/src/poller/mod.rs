@@ -77,7 +77,10 @@ impl FromStr for PollerKind {
     fn from_str(name: &str) -> io::Result<PollerKind> {
         match name {
             "os" => Ok(PollerKind::Os),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("unknown poller {name:?}: the one there is is \"os\""))),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("unknown poller {name:?}: the one there is is \"os\""),
+            )),
         }
     }
 }

@@ -123,7 +123,8 @@ mod tests {
         let builder = Runtime::builder().workers(3).stack_size(64 << 10);
         let set = settings(builder, &[("TOWPATH_WORKERS", "5"), ("TOWPATH_STACK", "1M")]).expect("good settings");
         assert_eq!((set.workers, set.stack_size), (3, 64 << 10));
-        let set = settings(Builder::default(), &[("TOWPATH_WORKERS", "5"), ("TOWPATH_STACK", "1M")]).expect("good settings");
+        let set =
+            settings(Builder::default(), &[("TOWPATH_WORKERS", "5"), ("TOWPATH_STACK", "1M")]).expect("good settings");
         assert_eq!((set.workers, set.stack_size), (5, 1 << 20));
     }
 

@@ -1,8 +1,10 @@
 //! A fiber: a stack and the registers of what runs on it. The only file that knows corosensei.
 //!
-//!     worker's stack                      fiber's stack
-//!     resume() ──────── switch ─────────▶ entry(), or where suspend() was called
-//!              ◀─────── switch ────────── suspend(), or the end of entry()
+//! ```text
+//! worker's stack                      fiber's stack
+//! resume() ──────── switch ─────────▶ entry(), or where suspend() was called
+//!          ◀─────── switch ────────── suspend(), or the end of entry()
+//! ```
 //!
 //! A fiber belongs to the thread that first resumed it. It is never unwound and never dropped while suspended: others
 //! may hold pointers into its stack, so a fiber that is given up in the middle is leaked, stack and all.

@@ -130,7 +130,7 @@ impl Runtime {
         for index in 0..settings.workers {
             let (settings, shared, report) = (settings.clone(), shared.clone(), report.clone());
             let thread = std::thread::Builder::new().name(format!("{}-{index}", settings.name));
-            if let Err(error) = thread.spawn(move || worker_main(&settings, &shared, &report)) {
+            if let Err(error) = thread.spawn(move || worker_main(&settings, &shared, report)) {
                 failure = Some(explain(&error, "starting a worker thread"));
                 break;
             }
@@ -187,10 +187,11 @@ impl Drop for Runtime {
     }
 }
 
-fn worker_main(settings: &Settings, shared: &Arc<Shared>, report: &mpsc::Sender<io::Result<Arc<Remote>>>) {
+fn worker_main(settings: &Settings, shared: &Arc<Shared>, report: mpsc::Sender<io::Result<Arc<Remote>>>) {
     signals::block_signals();
     let alt_stack = overflow::AltStack::new();
-    let worker = alt_stack.and_then(|alt_stack| Worker::new(settings, shared.clone()).map(|worker| (alt_stack, worker)));
+    let worker =
+        alt_stack.and_then(|alt_stack| Worker::new(settings, shared.clone()).map(|worker| (alt_stack, worker)));
     let (_alt_stack, worker) = match worker {
         Ok(both) => both,
         Err(error) => {
@@ -200,6 +201,7 @@ fn worker_main(settings: &Settings, shared: &Arc<Shared>, report: &mpsc::Sender<
     };
     shim::lock(&shared.running).workers += 1;
     _ = report.send(Ok(worker.remote.clone()));
+    drop(report); // whoever starts us listens until all have reported
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run()));
     if ended.is_err() {
         // Its tasks cannot go on, and what they hold on their stacks may be borrowed by others.

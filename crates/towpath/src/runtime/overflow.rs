@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   the fault ─► kernel ─► on_fault, on the thread's alternate stack (the task's own is full)
-//!                            │  in the guard of the task that runs here?
-//!                            ├─ yes ─► "task 'parse' (#7) has overflowed its stack …" ─► abort
-//!                            └─ no ──► whoever handled the signal before (std, a crash reporter)
+//! ```text
+//!                        │  in the guard of the task that runs here?
+//!                        ├─ yes ─► "task 'parse' (#7) has overflowed its stack …" ─► abort
+//!                        └─ no ──► whoever handled the signal before (std, a crash reporter)
+//! ```
 //! ```
 //!
 //! This relies on the guard that `stack` lays under each task, on the worker saying through
@@ -43,12 +45,7 @@ impl Running {
     /// Of the task that runs on `stack`.
     pub(crate) fn new(stack: &Stack, id: u64, name: Option<&str>) -> Self {
         let name = name.map(NonNull::from);
-        Self {
-            guard: stack.guard(),
-            stack_size: stack.size(),
-            id,
-            name,
-        }
+        Self { guard: stack.guard(), stack_size: stack.size(), id, name }
     }
 }
 
@@ -115,11 +112,7 @@ fn catch(signal: c_int) -> io::Result<()> {
 }
 
 fn succeeded(status: c_int) -> io::Result<()> {
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
@@ -141,10 +134,7 @@ extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void
 }
 
 fn report(running: &Running) {
-    let mut line = Line {
-        bytes: [0; 512],
-        len: 0,
-    };
+    let mut line = Line { bytes: [0; 512], len: 0 };
     let (id, kib) = (running.id, running.stack_size / 1024);
     // fmt allocates nothing of its own, and what the line has no room for is left out: no error here
     // needs an answer.
@@ -153,11 +143,7 @@ fn report(running: &Running) {
             // SAFETY: `set_running` has the name kept like the rest.
             let name = unsafe { name.as_ref() };
             // Not so much of it that no room is left for the advice.
-            write!(
-                line,
-                "task '{}' (#{id})",
-                &name[..name.floor_char_boundary(256)]
-            )
+            write!(line, "task '{}' (#{id})", &name[..name.floor_char_boundary(256)])
         }
         None => write!(line, "task #{id}"),
     };
@@ -252,42 +238,24 @@ impl AltStack {
         let previous = current()?;
         let off = previous.ss_flags & libc::SS_DISABLE != 0;
         if !off && previous.ss_size >= signal_frame() + HANDLER {
-            return Ok(Self {
-                own: None,
-                of_this_thread: PhantomData,
-            });
+            return Ok(Self { own: None, of_this_thread: PhantomData });
         }
         // A pool maps nothing until asked, and a stack from it has a guard.
         let mut pool = Pool::new(stack::DEFAULT_SIZE);
         let stack = pool.take_sized(signal_frame() + HANDLER + OTHERS)?;
         let usable = stack.guard().end..stack.bounds().end;
-        let new = libc::stack_t {
-            ss_sp: ptr::with_exposed_provenance_mut(usable.start),
-            ss_flags: 0,
-            ss_size: usable.len(),
-        };
+        let new =
+            libc::stack_t { ss_sp: ptr::with_exposed_provenance_mut(usable.start), ss_flags: 0, ss_size: usable.len() };
         // SAFETY: the memory is ours alone, and `drop` takes it out of force before it is unmapped.
         succeeded(unsafe { libc::sigaltstack(&new, ptr::null_mut()) })?;
-        let own = Own {
-            pool,
-            stack,
-            previous,
-        };
-        Ok(Self {
-            own: Some(own),
-            of_this_thread: PhantomData,
-        })
+        let own = Own { pool, stack, previous };
+        Ok(Self { own: Some(own), of_this_thread: PhantomData })
     }
 }
 
 impl Drop for AltStack {
     fn drop(&mut self) {
-        let Some(Own {
-            mut pool,
-            stack,
-            previous,
-        }) = self.own.take()
-        else {
+        let Some(Own { mut pool, stack, previous }) = self.own.take() else {
             return;
         };
         let Ok(now) = current() else { return };

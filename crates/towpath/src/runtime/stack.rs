@@ -59,15 +59,11 @@ const FIRST_CHUNK: usize = 16;
 pub(crate) fn check_size(bytes: usize) -> Result<usize, String> {
     if bytes < MIN_SIZE {
         let least = MIN_SIZE / KIB;
-        return Err(format!(
-            "a stack of {bytes} bytes is too small: the least is {least} KiB"
-        ));
+        return Err(format!("a stack of {bytes} bytes is too small: the least is {least} KiB"));
     }
     if bytes > MAX_SIZE {
         let most = MAX_SIZE / KIB / KIB;
-        return Err(format!(
-            "a stack of {bytes} bytes is too large: the most is {most} MiB"
-        ));
+        return Err(format!("a stack of {bytes} bytes is too large: the most is {most} MiB"));
     }
     Ok(bytes.next_multiple_of(page_size()).max(2 * guard_size()))
 }
@@ -154,8 +150,7 @@ impl Pool {
     }
 
     fn with_guards(slot_size: usize, guards: Guards) -> Self {
-        let slot_size =
-            check_size(slot_size.clamp(MIN_SIZE, MAX_SIZE)).expect("a size within bounds passes");
+        let slot_size = check_size(slot_size.clamp(MIN_SIZE, MAX_SIZE)).expect("a size within bounds passes");
         Self {
             slot_size,
             chunks: Vec::new(),
@@ -183,10 +178,7 @@ impl Pool {
         self.empty = self.empty.min(self.free.len());
         self.shallow = self.shallow.min(self.free.len());
         self.out += 1;
-        Ok(Stack {
-            low,
-            size: self.slot_size,
-        })
+        Ok(Stack { low, size: self.slot_size })
     }
 
     /// A stack of `size`, rounded as [`check_size`] does it and brought within its bounds. One that
@@ -207,10 +199,7 @@ impl Pool {
             unsafe { unmap(slot) };
             return Err(error);
         }
-        Ok(Stack {
-            low: slot.start,
-            size,
-        })
+        Ok(Stack { low: slot.start, size })
     }
 
     /// Takes a stack back. Nothing may run on it or borrow from it any more: `corosensei` sees to
@@ -532,35 +521,24 @@ mod tests {
         let odd = check_size(DEFAULT_SIZE - 1).unwrap();
         assert_eq!(odd % page_size(), 0);
         assert!(odd >= DEFAULT_SIZE - 1);
-        assert!(
-            check_size(MIN_SIZE - 1)
-                .unwrap_err()
-                .contains("the least is 32 KiB")
-        );
-        assert!(
-            check_size(usize::MAX)
-                .unwrap_err()
-                .contains("the most is 1024 MiB")
-        );
+        assert!(check_size(MIN_SIZE - 1).unwrap_err().contains("the least is 32 KiB"));
+        assert!(check_size(usize::MAX).unwrap_err().contains("the most is 1024 MiB"));
         assert_eq!(Pool::new(0).slot_size, check_size(MIN_SIZE).unwrap());
         assert_eq!(Pool::new(usize::MAX).slot_size, MAX_SIZE);
     }
 
     #[test]
     fn a_stack_of_another_size_is_mapped_alone_and_unmapped_when_given_back() {
-        passes(
-            "a_stack_of_another_size_is_mapped_alone_and_unmapped_when_given_back",
-            || {
-                let mut pool = Pool::new(DEFAULT_SIZE);
-                let stack = pool.take_sized(1 << 20).unwrap();
-                assert_eq!(stack.size(), 1 << 20);
-                let bounds = stack.bounds();
-                touch(stack.guard().end..bounds.end);
-                pool.give(stack);
-                assert!(mincore(bounds).is_none());
-                assert!(pool.chunks.is_empty());
-            },
-        );
+        passes("a_stack_of_another_size_is_mapped_alone_and_unmapped_when_given_back", || {
+            let mut pool = Pool::new(DEFAULT_SIZE);
+            let stack = pool.take_sized(1 << 20).unwrap();
+            assert_eq!(stack.size(), 1 << 20);
+            let bounds = stack.bounds();
+            touch(stack.guard().end..bounds.end);
+            pool.give(stack);
+            assert!(mincore(bounds).is_none());
+            assert!(pool.chunks.is_empty());
+        });
     }
 
     #[test]
@@ -585,10 +563,7 @@ mod tests {
             }
             trim_all(&mut pool);
             let size = pool.slot_size;
-            let kept: Vec<_> = lows
-                .iter()
-                .map(|&low| resident(&Stack { low, size }))
-                .collect();
+            let kept: Vec<_> = lows.iter().map(|&low| resident(&Stack { low, size })).collect();
             assert_eq!(kept[..40], [0; 40]);
             assert_eq!(kept[40..], [KEPT; WARM]);
         }
@@ -641,9 +616,7 @@ mod tests {
         let ours = maps.lines().filter(|line| {
             let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
             let (start, end) = (address(start), address(end));
-            pool.chunks
-                .iter()
-                .any(|chunk| chunk.start < end && start < chunk.end)
+            pool.chunks.iter().any(|chunk| chunk.start < end && start < chunk.end)
         });
         assert!(ours.count() <= pool.chunks.len());
         assert!(pool.chunks.len() <= 10);
@@ -654,30 +627,22 @@ mod tests {
     fn the_guard_faults_at_both_its_ends() {
         for (guards, name) in [(Guards::Marked, "marked"), (Guards::Protected, "protected")] {
             for (place, at) in [("first", 0), ("last", guard_size() - 1)] {
-                faults(
-                    "the_guard_faults_at_both_its_ends",
-                    &format!("{name} {place}"),
-                    || {
-                        let mut pool = Pool::with_guards(DEFAULT_SIZE, guards);
-                        let _below = pool.take().unwrap();
-                        let stack = pool.take().unwrap();
-                        stack.low + at
-                    },
-                );
+                faults("the_guard_faults_at_both_its_ends", &format!("{name} {place}"), || {
+                    let mut pool = Pool::with_guards(DEFAULT_SIZE, guards);
+                    let _below = pool.take().unwrap();
+                    let stack = pool.take().unwrap();
+                    stack.low + at
+                });
             }
         }
     }
 
     #[test]
     fn the_guard_of_a_stack_of_another_size_faults() {
-        faults(
-            "the_guard_of_a_stack_of_another_size_faults",
-            "sized",
-            || {
-                let stack = Pool::new(DEFAULT_SIZE).take_sized(MIN_SIZE).unwrap();
-                stack.guard().end - 1
-            },
-        );
+        faults("the_guard_of_a_stack_of_another_size_faults", "sized", || {
+            let stack = Pool::new(DEFAULT_SIZE).take_sized(MIN_SIZE).unwrap();
+            stack.guard().end - 1
+        });
     }
 
     #[test]
@@ -685,21 +650,17 @@ mod tests {
         for (guards, name) in [(Guards::Marked, "marked"), (Guards::Protected, "protected")] {
             // The warmest, a cold one between two others, and the last of a run.
             for index in [0, WARM + 10, WARM + 19] {
-                faults(
-                    "the_guard_faults_after_trim",
-                    &format!("{name} {index}"),
-                    || {
-                        let mut pool = Pool::with_guards(MIN_SIZE, guards);
-                        let stacks: Vec<_> = (0..WARM + 20).map(|_| pool.take().unwrap()).collect();
-                        for stack in stacks {
-                            touch(stack.guard().end..stack.bounds().end);
-                            pool.give(stack);
-                        }
-                        trim_all(&mut pool);
-                        let again: Vec<_> = (0..WARM + 20).map(|_| pool.take().unwrap()).collect();
-                        again[index].guard().end - 1
-                    },
-                );
+                faults("the_guard_faults_after_trim", &format!("{name} {index}"), || {
+                    let mut pool = Pool::with_guards(MIN_SIZE, guards);
+                    let stacks: Vec<_> = (0..WARM + 20).map(|_| pool.take().unwrap()).collect();
+                    for stack in stacks {
+                        touch(stack.guard().end..stack.bounds().end);
+                        pool.give(stack);
+                    }
+                    trim_all(&mut pool);
+                    let again: Vec<_> = (0..WARM + 20).map(|_| pool.take().unwrap()).collect();
+                    again[index].guard().end - 1
+                });
             }
         }
     }
@@ -713,32 +674,29 @@ mod tests {
             return;
         }
         // In a process of its own, for it leaves no mapping to anybody else.
-        passes(
-            "running_out_of_mappings_is_an_error_that_names_the_knob",
-            || {
-                let mut pool = Pool::with_guards(MIN_SIZE, Guards::Protected);
-                let mut stacks = Vec::with_capacity(most);
-                let error = loop {
-                    match pool.take() {
-                        Ok(stack) => stacks.push(stack),
-                        Err(error) => break error,
-                    }
-                };
-                let again = pool.take().unwrap_err();
-                // One given back can be had again, even now.
-                pool.give(stacks.pop().unwrap());
-                stacks.push(pool.take().unwrap());
-                // Nothing works without mappings, the checks below neither.
-                stacks.into_iter().for_each(|stack| pool.give(stack));
-                drop(pool);
-                assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
-                let text = error.to_string();
-                assert!(text.starts_with("mprotect for the guard"), "{text}");
-                assert!(text.contains("raise vm.max_map_count"), "{text}");
-                assert!(text.contains("Linux 6.13"), "{text}");
-                assert_eq!(again.to_string(), text);
-            },
-        );
+        passes("running_out_of_mappings_is_an_error_that_names_the_knob", || {
+            let mut pool = Pool::with_guards(MIN_SIZE, Guards::Protected);
+            let mut stacks = Vec::with_capacity(most);
+            let error = loop {
+                match pool.take() {
+                    Ok(stack) => stacks.push(stack),
+                    Err(error) => break error,
+                }
+            };
+            let again = pool.take().unwrap_err();
+            // One given back can be had again, even now.
+            pool.give(stacks.pop().unwrap());
+            stacks.push(pool.take().unwrap());
+            // Nothing works without mappings, the checks below neither.
+            stacks.into_iter().for_each(|stack| pool.give(stack));
+            drop(pool);
+            assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+            let text = error.to_string();
+            assert!(text.starts_with("mprotect for the guard"), "{text}");
+            assert!(text.contains("raise vm.max_map_count"), "{text}");
+            assert!(text.contains("Linux 6.13"), "{text}");
+            assert_eq!(again.to_string(), text);
+        });
     }
 
     /// Trims until nothing is left to do, and says how often that was.
@@ -789,25 +747,15 @@ mod tests {
     /// Asserts that a write to where `prepare` says ends its process by SIGSEGV.
     fn faults(test: &str, case: &str, prepare: impl FnOnce() -> usize) {
         let output = in_child(test, case, || {
-            let none = rustix::process::Rlimit {
-                current: Some(0),
-                maximum: Some(0),
-            };
+            let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
             rustix::process::setrlimit(rustix::process::Resource::Core, none).unwrap();
             let address = prepare();
             println!("prepared");
             write(address);
         });
         if let Some(output) = output {
-            assert_eq!(
-                output.status.signal(),
-                Some(libc::SIGSEGV),
-                "{case}: {output:?}"
-            );
-            assert!(
-                String::from_utf8_lossy(&output.stdout).contains("prepared"),
-                "{output:?}"
-            );
+            assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{case}: {output:?}");
+            assert!(String::from_utf8_lossy(&output.stdout).contains("prepared"), "{output:?}");
         }
     }
 

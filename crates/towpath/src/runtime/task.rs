@@ -1,7 +1,9 @@
 //! The record of a task: a small counted allocation, apart from its stack, for all who may outlive or wake it.
 //!
-//!     state   RUNNING ──park──▶ PARKED ──unpark──▶ NOTIFIED ──▶ on its worker's queue ──▶ RUNNING
-//!                └────unpark───▶ NOTIFIED: the next park returns at once
+//! ```text
+//! state   RUNNING ──park──▶ PARKED ──unpark──▶ NOTIFIED ──▶ on its worker's queue ──▶ RUNNING
+//!            └────unpark───▶ NOTIFIED: the next park returns at once
+//! ```
 //!
 //! Whoever takes a task from PARKED to NOTIFIED puts it on its worker's queue, and nobody else does: a task is queued
 //! once. Its worker resumes it only after it has left its fiber, for both happen on the one thread it is pinned to.

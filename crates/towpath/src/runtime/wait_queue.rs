@@ -4,8 +4,10 @@
 //! threads wait in it alike. A wait is a [`Waiter`] with a [`Node`] in each queue that may end it (one, or one for each arm
 //! of a `select!`), all of them on the waiting stack: nothing is allocated.
 //!
-//!     Waiter.state   WAITING ──claim──▶ CLAIMED(case) ──finish──▶ DONE(case)      by whoever ends the wait
-//!                       └─────abort────▶ ABORTED                                  by the waiter: late, or cancelled
+//! ```text
+//! Waiter.state   WAITING ──claim──▶ CLAIMED(case) ──finish──▶ DONE(case)      by whoever ends the wait
+//!                   └─────abort────▶ ABORTED                                  by the waiter: late, or cancelled
+//! ```
 //!
 //! Both arrows out of WAITING are one compare-and-swap, so a wait is ended once. Whoever claims does so under the queue's
 //! lock, takes the node out, moves the payload, and says DONE last: from then on the node may be gone. The payload thus
@@ -123,12 +125,16 @@ impl<P> Node<P> {
         self.payload.into_inner()
     }
 
+    /// The links of a node in a queue.
+    ///
     /// # Safety
-    /// The caller holds the lock of the queue, and no reference from an earlier call.
-    #[allow(clippy::mut_from_ref, reason = "the lock of the queue makes it exclusive, not the borrow")]
-    unsafe fn links(&self) -> &mut Links<P> {
-        // SAFETY: the caller's promise.
-        self.links.with_mut(|links| unsafe { &mut *links })
+    /// The caller holds the lock of the queue, `node` is linked in it or about to be, and no reference from an earlier
+    /// call is left.
+    unsafe fn links<'a>(node: *const Node<P>) -> &'a mut Links<P> {
+        // SAFETY: a linked node is alive: whoever pushed it has promised to.
+        let node = unsafe { &*node };
+        // SAFETY: the lock of the queue makes it exclusive.
+        node.links.with_mut(|links| unsafe { &mut *links })
     }
 }
 
@@ -174,7 +180,7 @@ impl<P> WaitQueue<P> {
                 return true;
             }
             // SAFETY: under the lock, and the reference ends with this line.
-            node = unsafe { linked.links() }.next;
+            node = unsafe { Node::links(node) }.next;
         }
         false
     }
@@ -186,13 +192,13 @@ impl<P> WaitQueue<P> {
     /// end. All calls with this node are made under the one lock that guards this queue.
     pub(crate) unsafe fn push(&mut self, node: &Node<P>) {
         // SAFETY: we hold the queue's lock, as its `&mut` shows.
-        let links = unsafe { node.links() };
+        let links = unsafe { Node::links(node) };
         debug_assert!(!links.linked, "a node is in one queue once");
         *links = Links { prev: self.tail, next: ptr::null(), linked: true };
         match self.tail.is_null() {
             true => self.head = node,
             // SAFETY: a linked node is alive (the promise made to `push`), and its links are ours under the lock.
-            false => unsafe { (*self.tail).links().next = node },
+            false => unsafe { Node::links(self.tail) }.next = node,
         }
         self.tail = node;
         self.len += 1;
@@ -204,22 +210,22 @@ impl<P> WaitQueue<P> {
     /// `node` was given to `push` of this queue and of no other, or never pushed.
     pub(crate) unsafe fn remove(&mut self, node: &Node<P>) {
         // SAFETY: we hold the queue's lock, as its `&mut` shows.
-        let Links { prev, next, linked } = *unsafe { node.links() };
+        let Links { prev, next, linked } = *unsafe { Node::links(node) };
         if !linked {
             return;
         }
         match prev.is_null() {
             true => self.head = next,
             // SAFETY: a linked node's neighbour is linked, hence alive; the lock makes its links ours.
-            false => unsafe { (*prev).links().next = next },
+            false => unsafe { Node::links(prev) }.next = next,
         }
         match next.is_null() {
             true => self.tail = prev,
             // SAFETY: as above.
-            false => unsafe { (*next).links().prev = prev },
+            false => unsafe { Node::links(next) }.prev = prev,
         }
         // SAFETY: under the lock, and the copies above hold no reference.
-        unsafe { node.links() }.linked = false;
+        unsafe { Node::links(node) }.linked = false;
         self.len -= 1;
     }
 

@@ -1,10 +1,12 @@
 //! A worker: a thread that runs tasks, fires their timers, and waits on its poller when none is ready.
 //!
-//!     loop   run ready tasks, at most 256          ┐
-//!            take what other threads left          │ one turn
-//!            fire timers that are due              │
-//!            wait for reports (not, if some task   │
-//!            is ready), unpark who waits for them  ┘
+//! ```text
+//! loop   run ready tasks, at most 256          ┐
+//!        take what other threads left          │ one turn
+//!        fire timers that are due              │
+//!        wait for reports (not, if some task   │
+//!        is ready), unpark who waits for them  ┘
+//! ```
 //!
 //! [`Worker`] is the thread's own half, reached through a thread-local and never shared; [`Remote`] is what other threads
 //! see of it. Everything a worker owns stays on its thread: fibers, stacks, timers, the poller, the registrations.
@@ -52,6 +54,9 @@ pub(crate) trait Source: Send + Sync {
     /// Takes note that its worker has gone, or goes before it could attach.
     fn orphaned(&self);
 }
+
+/// What a task runs that never leaves its thread.
+type LocalJob = Box<dyn FnOnce(&Arc<Task>)>;
 
 /// What other threads ask of a worker.
 pub(crate) enum Message {
@@ -294,7 +299,7 @@ impl Worker {
     }
 
     /// Starts a task that may not leave this thread, after those that are ready.
-    pub(crate) fn spawn_local(&self, task: &Arc<Task>, job: Box<dyn FnOnce(&Arc<Task>)>) -> io::Result<()> {
+    pub(crate) fn spawn_local(&self, task: &Arc<Task>, job: LocalJob) -> io::Result<()> {
         let stack = self.stack_for(task)?;
         self.remote.live.fetch_add(1, Ordering::SeqCst);
         self.remote.adopt(task);

@@ -19,9 +19,7 @@ use std::sync::Arc;
 mod error;
 mod iter;
 
-pub use error::{
-    RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
-};
+pub use error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
 pub use iter::{IntoIter, Iter, TryIter};
 
 use crate::runtime::park::{self, Op, Unparker};

@@ -137,7 +137,8 @@ impl Builder {
     #[track_caller]
     pub fn spawn_local<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> io::Result<JoinHandle<T>> {
         self.check()?;
-        let worker = worker::current().expect("spawn_local is for tasks: on a plain thread there is no worker to stay on");
+        let worker =
+            worker::current().expect("spawn_local is for tasks: on a plain thread there is no worker to stay on");
         let record = self.record();
         worker.spawn_local(&record, Box::new(|task| run(f, task)))?;
         Ok(JoinHandle::new(record))

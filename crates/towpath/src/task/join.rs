@@ -113,7 +113,9 @@ impl<T> fmt::Debug for JoinError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             JoinError::Panicked(_) => f.debug_tuple("Panicked").field(&self.message().unwrap_or("…")).finish(),
-            JoinError::Cancelled(cancelled, handle) => f.debug_tuple("Cancelled").field(cancelled).field(handle).finish(),
+            JoinError::Cancelled(cancelled, handle) => {
+                f.debug_tuple("Cancelled").field(cancelled).field(handle).finish()
+            }
         }
     }
 }
