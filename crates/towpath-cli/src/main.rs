@@ -13,6 +13,7 @@ mod serve;
 mod signals;
 
 use std::io;
+use std::mem;
 use std::process;
 
 use towpath::Runtime;
@@ -41,7 +42,10 @@ fn start(form: Form, command: Command) -> Result<Exit, Failure> {
     let stop = signals::first_of(signals)
         .map_err(|e| Failure::new(Exit::Other, format!("catch signals: {}", exit::reason(&e))))?;
     let runtime = Runtime::builder().build().map_err(|e| no_runtime(&e))?;
-    Ok(runtime.run(move || run(form, command, &stop)))
+    let exit = runtime.run(move || run(form, command, &stop));
+    // Nor by dropping the runtime, which would wait for them a while.
+    mem::forget(runtime);
+    Ok(exit)
 }
 
 fn run(form: Form, command: Command, stop: &Receiver<i32>) -> Exit {

@@ -196,7 +196,7 @@ fn a_client_that_resets_harms_no_other() {
 
 #[test]
 fn a_reset_before_anything_was_said_is_no_reason_to_stop() {
-    let (mut server, addr) = serve(&[]);
+    let (server, addr) = serve(&[]);
     for _ in 0..20 {
         let reset = connect(addr);
         set_socket_linger(&reset, Some(std::time::Duration::ZERO)).unwrap();

@@ -2,11 +2,9 @@
 //!
 //! ```text
 //!   the fault ─► kernel ─► on_fault, on the thread's alternate stack (the task's own is full)
-//! ```text
 //!                        │  in the guard of the task that runs here?
 //!                        ├─ yes ─► "task 'parse' (#7) has overflowed its stack …" ─► abort
 //!                        └─ no ──► whoever handled the signal before (std, a crash reporter)
-//! ```
 //! ```
 //!
 //! This relies on the guard that `stack` lays under each task, on the worker saying through
