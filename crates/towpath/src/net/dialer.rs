@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use super::addr::dial_addrs;
+use super::addr::{dial_addrs, this_host};
 use super::error::closed;
 use super::socket::Handle;
 use super::{Op, OpError, SocketAddr, TcpStream, ToSocketAddrs, sys};
+use crate::is_cancelled;
 use crate::sync::channel::{self, Receiver, RecvTimeoutError, Sender};
 use crate::time::{Duration, Instant};
 
@@ -113,6 +114,7 @@ impl Failure {
 
     fn named(self) -> io::Error {
         match self.at {
+            Some(_) if is_cancelled(&self.source) => self.source,
             Some((addr, step)) => OpError::new(Op::Dial, addr, Some(step), self.source).into(),
             None => self.source,
         }
@@ -235,9 +237,10 @@ fn share(deadline: Instant, left: usize) -> Instant {
     deadline.min(now + part.max(LEAST))
 }
 
-/// Connects to one address.
+/// Connects to one address, or to this host where it is the unspecified one.
 pub(super) fn connect_to(addr: &SocketAddr, limit: Option<Instant>) -> io::Result<TcpStream> {
-    try_one(addr, limit, None).map_err(Failure::into_source)
+    let addrs: Vec<_> = this_host(*addr).collect();
+    connect_in_turn(&addrs, limit, None).map_err(Failure::into_source)
 }
 
 fn try_one(addr: &SocketAddr, limit: Option<Instant>, attempt: Option<&Attempt>) -> Result<TcpStream, Failure> {

@@ -6,6 +6,8 @@ use std::io;
 use std::iter::FusedIterator;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use rustix::io::Errno;
+
 use super::addr::listen_addrs;
 use super::socket::Handle;
 use super::{SocketAddr, TcpStream, ToSocketAddrs, is_closed, sys};
@@ -51,9 +53,13 @@ impl TcpListener {
     /// `PermissionDenied`, …; see bind(2).
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let mut last = None;
-        for addr in listen_addrs(addr)? {
-            match listen(&addr) {
+        let addrs = listen_addrs(addr)?;
+        for (i, addr) in addrs.iter().enumerate() {
+            match listen(addr) {
                 Ok(listener) => return Ok(listener),
+                // Every address of both families stands in for itself only where there is no IPv6: were it taken there,
+                // listening on IPv4 alone would be half of what was asked for.
+                Err(error) if is_every_address(addrs.get(i..i + 2)) && !is_no_ipv6(&error) => return Err(error),
                 Err(error) => last = Some(error),
             }
         }
@@ -160,6 +166,16 @@ impl TcpListener {
     pub fn into_std(self) -> io::Result<std::net::TcpListener> {
         self.socket.into_fd().map(Into::into)
     }
+}
+
+/// Whether these two are `":port"`: `[::]` and, behind it, `0.0.0.0` with the same port.
+fn is_every_address(pair: Option<&[SocketAddr]>) -> bool {
+    let Some([SocketAddr::V6(v6), SocketAddr::V4(v4)]) = pair else { return false };
+    v6.ip().is_unspecified() && v4.ip().is_unspecified() && v6.port() == v4.port()
+}
+
+fn is_no_ipv6(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
 fn listen(addr: &SocketAddr) -> io::Result<TcpListener> {
