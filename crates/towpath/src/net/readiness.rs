@@ -142,22 +142,21 @@ impl Direction {
     /// Waits until there may be something to find. Returns early as it likes; fails when the time is over.
     fn wait(&self, wait: Wait, limit: Option<Instant>, register: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         park::may_wait()?;
+        // Before we are queued, for it may fail: a report that comes in between shows when we are.
+        register()?;
         let waiter = Waiter::new();
         let node = Node::new(&waiter, 0, ());
         // SAFETY: `delist` takes the node out below, unless a claim did.
         if !unsafe { self.enlist(&node) } {
             return Ok(());
         }
-        let ended = match register() {
-            // The deadline is read once we are queued: whoever moves it earlier after that wakes us.
-            Ok(()) => Ok(waiter.wait(wait, earlier(limit, self.deadline()))),
-            Err(error) => Err(error),
-        };
-        if !matches!(ended, Ok(Ended::Woken(_))) {
+        // The deadline is read once we are queued: whoever moves it earlier after that wakes us.
+        let ended = waiter.wait(wait, earlier(limit, self.deadline()));
+        if !matches!(ended, Ended::Woken(_)) {
             // SAFETY: it was enlisted here.
             unsafe { self.delist(&node) };
         }
-        match ended? {
+        match ended {
             Ended::TimedOut if limit.is_some_and(|limit| limit <= Instant::now()) => Err(timed_out()),
             // Woken, or late by a deadline that may have been moved: the caller looks again.
             Ended::TimedOut | Ended::Woken(_) => Ok(()),

@@ -368,7 +368,7 @@ impl Socket {
         self.home.lock().expect("no code of the user's runs under this lock")
     }
 
-    /// Sees to it that reports come, for a caller that is about to wait and is queued already.
+    /// Sees to it that reports come, for a caller that is about to wait.
     fn register(self: &Arc<Self>) -> io::Result<()> {
         let here = worker::current();
         let home_id = self.home_id.load(Ordering::Relaxed);
@@ -376,6 +376,8 @@ impl Socket {
             self.away.store(0, Ordering::Relaxed);
             return Ok(());
         }
+        // Who waits on a plain thread needs a runtime to be woken by, and that may have to start.
+        let default = here.is_none().then(runtime::default).transpose()?;
         let mut home = self.lock_home();
         if let Some(failure) = home.failure.take() {
             return Err(failure);
@@ -383,7 +385,7 @@ impl Socket {
         match (&home.worker, here) {
             (None, Some(worker)) => self.attach_to(&worker, &mut home),
             (None, None) => {
-                self.send_for(&mut home, runtime::default().emptiest());
+                default.iter().for_each(|runtime| self.send_for(&mut home, runtime.emptiest()));
                 Ok(())
             }
             (Some(remote), Some(worker)) if home.token.is_some() && self.is_away() => {
@@ -395,9 +397,9 @@ impl Socket {
         }
     }
 
-    /// Whether the caller, who waits away from home, is all that waits, as before it others of its kind were.
+    /// Whether the caller, who waits away from home, will be all that waits, as before it others of its kind were.
     fn is_away(&self) -> bool {
-        if self.read.waiters() + self.write.waiters() > 1 {
+        if self.read.waiters() + self.write.waiters() > 0 {
             return false;
         }
         let away = self.away.fetch_add(1, Ordering::Relaxed) + 1;

@@ -21,7 +21,7 @@ pub(crate) mod worker;
 use std::any::Any;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 pub use builder::Builder;
@@ -221,21 +221,29 @@ fn explain(error: &io::Error, what: &str) -> io::Error {
 }
 
 /// The runtime of the calling task, or the default one, started now if need be.
-pub(crate) fn current() -> Arc<Shared> {
-    worker::current().map_or_else(default, |worker| worker.runtime.clone())
-}
-
-/// The runtime that starts by itself.
 ///
 /// # Panics
 /// If it cannot start: a variable of the environment is wrong, or the system gives no threads or descriptors.
-pub(crate) fn default() -> Arc<Shared> {
+pub(crate) fn current() -> Arc<Shared> {
+    match worker::current() {
+        Some(worker) => worker.runtime.clone(),
+        None => default().unwrap_or_else(|error| panic!("{error}")),
+    }
+}
+
+/// The runtime that starts by itself. What keeps it from starting may be over the next time.
+pub(crate) fn default() -> io::Result<Arc<Shared>> {
     static DEFAULT: OnceLock<Runtime> = OnceLock::new();
-    let runtime = DEFAULT.get_or_init(|| match Runtime::builder().build() {
-        Ok(runtime) => runtime,
-        Err(error) => panic!("towpath's default runtime cannot start: {error}"),
-    });
-    runtime.shared.clone()
+    static STARTING: Mutex<()> = Mutex::new(());
+    if DEFAULT.get().is_none() {
+        let _one_at_a_time = STARTING.lock();
+        if DEFAULT.get().is_none() {
+            let built = Runtime::builder().build();
+            let runtime = built.map_err(|error| explain(&error, "towpath's default runtime cannot start"))?;
+            _ = DEFAULT.set(runtime); // nobody else does so while we hold the lock
+        }
+    }
+    Ok(DEFAULT.get().expect("it has just been set").shared.clone())
 }
 
 impl Shared {

@@ -141,6 +141,7 @@ impl<T> Core<T> {
             Ok(Ok(unparker)) => {
                 drop(state);
                 wake(unparker);
+                park::spend();
                 return Ok(());
             }
             Ok(Err(message)) => return Err(SendTimeoutError::Disconnected(message)),
@@ -173,6 +174,7 @@ impl<T> Core<T> {
             Ok(Some((message, unparker))) => {
                 drop(state);
                 wake(unparker);
+                park::spend();
                 return Ok(message);
             }
             Ok(None) => return Err(RecvTimeoutError::Disconnected),
@@ -198,12 +200,11 @@ impl<T> Core<T> {
     }
 }
 
-/// Unparks the other side of a message that has just passed, and lets others run if this task has passed many in a row.
+/// Unparks the other side of a message that has just passed.
 pub(super) fn wake(unparker: Option<Unparker>) {
     if let Some(unparker) = unparker {
         unparker.unpark();
     }
-    park::spend();
 }
 
 impl<T> Sender<T> {

@@ -134,10 +134,13 @@ pub fn wait(cases: &[&dyn Case], limit: Limit) {
     loop {
         let first = random_below(cases.len());
         if cases[first..].iter().chain(&cases[..first]).any(|case| case.attempt()) {
+            if !matches!(limit, Limit::Now) {
+                park::spend();
+            }
             return;
         }
         if matches!(limit, Limit::Now) {
-            return park::spend();
+            return;
         }
         if let Err(cancelled) = park::may_wait() {
             return refuse(cases, cancelled);
