@@ -3,7 +3,7 @@
 //!
 //! It talks to `cargo run --example server`.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 
 use towpath::net::{Shutdown, TcpStream};
 use towpath::sync::channel;
@@ -44,21 +44,12 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Prints what comes until the end of file.
+/// Prints what comes, until the end of file. A line may need several reads, and one read may bring several lines:
+/// `BufReader` puts together what belongs together.
 fn print_all(conn: TcpStream) -> io::Result<()> {
-    // `BufReader::lines` would do. Reads as they come show that a line may take several, and a read hold several lines.
-    let (mut conn, mut buf, mut line) = (conn, [0; 1024], Vec::new());
-    loop {
-        let n = conn.read(&mut buf)?;
-        if n == 0 {
-            return Ok(());
-        }
-        for &byte in &buf[..n] {
-            line.push(byte);
-            if byte == b'\n' {
-                println!("read data {} : {}", line.len(), String::from_utf8_lossy(&line).trim_end());
-                line.clear();
-            }
-        }
+    for line in BufReader::new(conn).lines() {
+        let line = line?;
+        println!("read data {} : {line}", line.len());
     }
+    Ok(())
 }

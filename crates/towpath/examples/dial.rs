@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example listen` is there to be dialled.
 
-use std::io::{self, Read};
+use std::io;
 use std::process::ExitCode;
 
 use towpath::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -41,5 +41,5 @@ fn main() -> ExitCode {
 /// Reads, and throws away, until the server has no more to send.
 fn stay(conn: &mut TcpStream) -> io::Result<()> {
     println!("connected {} → {}", conn.local_addr()?, conn.peer_addr()?);
-    io::copy(&mut conn.by_ref(), &mut io::sink()).map(drop)
+    io::copy(conn, &mut io::sink()).map(drop)
 }

@@ -3,7 +3,7 @@
 //! While it runs, `netstat -nat | grep 8330` shows the LISTEN row, and two ESTABLISHED rows for each connection that
 //! `cargo run --example dial` makes on this machine: one per end.
 
-use std::io::{self, Read};
+use std::io;
 
 use towpath::net::{SocketAddr, TcpListener, TcpStream};
 use towpath::time::{Duration, sleep};
@@ -31,7 +31,7 @@ fn main() -> io::Result<()> {
 fn hold(mut conn: TcpStream, peer: SocketAddr) {
     println!("accept {peer}");
     // This looks as if it blocked a thread. It parks the task, and the thread runs the other ones.
-    match io::copy(&mut conn.by_ref(), &mut io::sink()) {
+    match io::copy(&mut conn, &mut io::sink()) {
         Ok(_) => println!("closed {peer}"),
         Err(e) => println!("read err: {e}"),
     }

@@ -1,7 +1,7 @@
 //! The atomics, locks and cells that modelled code is written with: std's, or loom's while the models run.
 //!
-//! Files that a model explores (`sync/waiter.rs`, `net/readiness.rs`, `runtime/inbox.rs`) take these names from here and
-//! from nowhere else. `--cfg towpath_loom` is set by the model runs of `.ci/run` alone.
+//! Files that a model explores (`runtime/wait_queue.rs`, `runtime/inbox.rs`, `net/readiness.rs`; the models lie beside
+//! them) take these names from here and from nowhere else. `--cfg towpath_loom` is set by `.ci/models` alone.
 
 #[cfg(not(towpath_loom))]
 pub(crate) use std::sync::{
@@ -31,8 +31,46 @@ pub(crate) fn relax() {
     loom::thread::yield_now();
 }
 
+/// Runs `model` once for each way in which its threads can interleave with no more than `preemptions` of them cut short,
+/// and for each value that the orderings in use allow a load to see. Deadlocks, data races and panics fail it.
+#[cfg(all(test, towpath_loom))]
+pub(crate) fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let runs = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions)); // unless LOOM_MAX_PREEMPTIONS says more
+    builder.check({
+        let runs = runs.clone();
+        move || {
+            runs.fetch_add(1, Ordering::Relaxed);
+            model();
+        }
+    });
+    println!("{}: {} runs", std::thread::current().name().unwrap_or("a model"), runs.load(Ordering::Relaxed));
+}
+
+/// loom's `UnsafeCell`, which also looks at who takes the value out: that must come after every other use.
 #[cfg(towpath_loom)]
-pub(crate) use loom::cell::UnsafeCell;
+#[derive(Debug)]
+pub(crate) struct UnsafeCell<T>(loom::cell::UnsafeCell<T>);
+
+#[cfg(towpath_loom)]
+impl<T> UnsafeCell<T> {
+    #[track_caller]
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::cell::UnsafeCell::new(value))
+    }
+
+    #[track_caller]
+    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        self.0.with_mut(f)
+    }
+
+    #[track_caller]
+    pub(crate) fn into_inner(self) -> T {
+        self.0.with_mut(|_| ());
+        self.0.into_inner()
+    }
+}
 
 /// `std::cell::UnsafeCell` with the interface of loom's, which lets the model see who reads and who writes.
 #[cfg(not(towpath_loom))]

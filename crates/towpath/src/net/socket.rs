@@ -383,7 +383,7 @@ impl Socket {
             return Err(failure);
         }
         match (&home.worker, here) {
-            (None, Some(worker)) => self.attach_to(&worker, &mut home),
+            (None, Some(worker)) => self.attach_to(worker, &mut home),
             (None, None) => {
                 default.iter().for_each(|runtime| self.send_for(&mut home, runtime.emptiest()));
                 Ok(())
@@ -473,7 +473,7 @@ impl Socket {
         };
         let Some(remote) = remote else { return Ok(()) };
         match worker::current().filter(|worker| Arc::ptr_eq(&worker.remote, &remote)) {
-            Some(worker) => self.clone().detach_from(&worker),
+            Some(worker) => self.clone().detach_from(worker),
             None => _ = remote.send(Message::Detach(self.as_source())), // one that has gone has let go of us
         }
         let detached = || match self.lock_home().token {

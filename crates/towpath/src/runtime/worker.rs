@@ -15,7 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::rc::Rc;
+use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -152,12 +152,16 @@ struct Resident {
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Rc<Worker>>> = const { RefCell::new(None) };
+    /// This thread's worker while it works; null on every other thread.
+    static CURRENT: Cell<*const Worker> = const { Cell::new(ptr::null()) };
 }
 
 /// The worker whose task calls this; `None` on a plain thread.
-pub(crate) fn current() -> Option<Rc<Worker>> {
-    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+pub(crate) fn current<'a>() -> Option<&'a Worker> {
+    let worker = CURRENT.get();
+    // SAFETY: it is set while `run` holds the worker, which ends only after the last of its tasks. Whoever calls this is one
+    // of them, or the worker's own loop, and keeps the reference on its stack: neither outlives the worker.
+    unsafe { worker.as_ref() }
 }
 
 /// Puts an unparked task on its worker's queue.
@@ -201,8 +205,8 @@ impl Worker {
 
     /// Works until the runtime shuts down and the last task here has ended.
     pub(super) fn run(self) {
-        let worker = Rc::new(self);
-        CURRENT.set(Some(worker.clone()));
+        let worker = &self;
+        CURRENT.set(worker);
         let (mut messages, mut events) = (Vec::new(), Vec::new());
         let mut trim_at = None;
         loop {
@@ -228,10 +232,10 @@ impl Worker {
         }
         let orphans: Vec<_> = worker.sources.borrow_mut().drain().collect();
         orphans.iter().filter_map(Weak::upgrade).for_each(|source| source.orphaned());
-        CURRENT.set(None);
+        CURRENT.set(ptr::null());
     }
 
-    fn run_ready(self: &Rc<Self>) {
+    fn run_ready(&self) {
         for _ in 0..TURN {
             let Some(task) = self.ready.borrow_mut().pop_front() else { return };
             self.step(task);
@@ -239,7 +243,7 @@ impl Worker {
     }
 
     /// Runs one task until it parks, yields or ends.
-    fn step(self: &Rc<Self>, task: Arc<Task>) {
+    fn step(&self, task: Arc<Task>) {
         let slot = task.slot();
         let resident = self.residents.borrow_mut().get_mut(slot).and_then(|resident| resident.fiber.take());
         let Some((fiber, running)) = resident.or_else(|| self.start(&task)) else { return };

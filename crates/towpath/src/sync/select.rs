@@ -1,7 +1,7 @@
 //! What [`select!`](crate::select) expands to: waiting for the first of several operations.
 //!
 //! First every arm is tried, from a random one on. If none can go ahead, each is queued where it would wait, all with the one
-//! [`Waiter`], and whoever ends one wait ends the select. An arm that becomes ready while the others are being queued
+//! `Waiter`, and whoever ends one wait ends the select. An arm that becomes ready while the others are being queued
 //! shows when it is queued itself; then the wait is called off and all are tried again.
 
 #![allow(missing_debug_implementations, missing_docs, reason = "public for the macro alone")]
