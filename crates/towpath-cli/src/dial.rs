@@ -86,7 +86,7 @@ fn run_repeated(context: Context<'_>, repeat: Repeat) -> Result<Exit, Failure> {
                 first = first.or(Some(failure.exit));
             }
         }
-        next = next + repeat.every;
+        next += repeat.every;
         if dials == repeat.times {
             break first.unwrap_or(Exit::Done);
         }

@@ -72,7 +72,7 @@ fn end(house: &House, stopper: &Stopper, stop: &Receiver<i32>) -> Result<Exit, F
     Ok(Exit::Done)
 }
 
-/// Tells of accepts that failed, once a second at most: `Server` goes on trying 200 times as often.
+/// Tells of accepts that failed, once a second at most, however often `Server` tries.
 struct Complaints {
     out: Output,
     heard: Mutex<Heard>,
@@ -90,22 +90,39 @@ impl Complaints {
     }
 
     fn hear(&self, error: &io::Error, wait: Duration) {
-        if let Some(untold) = self.count(Instant::now()) {
+        let untold = self.heard.lock().unwrap_or_else(PoisonError::into_inner).tell(Instant::now());
+        if let Some(untold) = untold {
             let error = reason(error);
             self.out.event(&Event::AcceptFailed { error, wait, untold });
         }
     }
+}
 
-    /// Whether a failure now is to be told, and if so how many since the last one were not.
-    fn count(&self, now: Instant) -> Option<u64> {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let quiet = heard.told.is_none_or(|told| now.duration_since(told) >= Duration::from_secs(1));
-        if quiet {
-            heard.told = Some(now);
-            Some(std::mem::take(&mut heard.untold))
-        } else {
-            heard.untold += 1;
-            None
+impl Heard {
+    /// Whether a failure at `now` is to be told, and if so how many since the last one were not.
+    fn tell(&mut self, now: Instant) -> Option<u64> {
+        if self.told.is_some_and(|told| now.duration_since(told) < Duration::from_secs(1)) {
+            self.untold += 1;
+            return None;
         }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_to_accept_are_told_once_a_second_and_the_others_counted() {
+        let mut heard = Heard::default();
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        assert_eq!(heard.tell(after(0)), Some(0));
+        assert_eq!([5, 15, 999].map(|millis| heard.tell(after(millis))), [None; 3]);
+        assert_eq!(heard.tell(after(1000)), Some(3));
+        assert_eq!(heard.tell(after(1999)), None);
+        assert_eq!(heard.tell(after(2000)), Some(1));
     }
 }

@@ -1,5 +1,8 @@
 //! What one may type: the subcommands and options with their help, as `--help` shows them.
 
+// The comments here are help for a terminal, where [::1] is an address and a URL needs no brackets.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::bare_urls)]
+
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 

@@ -58,7 +58,7 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
             let _ = write!(
                 line,
                 "; trying again in {}. Raise the limit (ulimit -n) or admit fewer at once (--max)",
-                units::time(*wait, look.ascii)
+                units::option(*wait)
             );
             line
         }
