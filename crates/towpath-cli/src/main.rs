@@ -13,8 +13,8 @@ mod serve;
 mod signals;
 
 use std::io;
-use std::mem;
 use std::process;
+use std::time::Duration;
 
 use towpath::Runtime;
 use towpath::sync::channel::Receiver;
@@ -43,8 +43,8 @@ fn start(form: Form, command: Command) -> Result<Exit, Failure> {
         .map_err(|e| Failure::new(Exit::Other, format!("catch signals: {}", exit::reason(&e))))?;
     let runtime = Runtime::builder().build().map_err(|e| no_runtime(&e))?;
     let exit = runtime.run(move || run(form, command, &stop));
-    // Nor by dropping the runtime, which would wait for them a while.
-    mem::forget(runtime);
+    // Nor by dropping the runtime, which would wait for them a while. What is left is of no use any more.
+    _ = runtime.shutdown(Duration::ZERO);
     Ok(exit)
 }
 

@@ -109,8 +109,13 @@ pub enum Limit {
     After(Duration),
 }
 
-/// One arm while the select waits. A case is queued from `enlist` until `settle`, and stays where it is between.
-pub trait Case {
+/// One arm while the select waits.
+///
+/// # Safety
+/// A case that `enlist` has queued stays where it is until `settle`, and then is queued no more: queues point into it.
+/// [`wait`], which borrows its cases, sees to both for those of this file. Being `unsafe` keeps other code from
+/// implementing the trait, and thereby from getting hold of a [`Ticket`].
+pub unsafe trait Case {
     /// Does the operation if that needs no waiting.
     fn attempt(&self) -> bool;
     /// Queues the arm as number `index`; false, and not queued, if it could go ahead.
@@ -202,7 +207,8 @@ pub fn recv<T>(RecvArm { receiver }: RecvArm<'_, T>) -> Recv<'_, T> {
     Recv { receiver, node: RefCell::default(), outcome: Cell::default() }
 }
 
-impl<T> Case for Recv<'_, T> {
+// SAFETY: the node is inside the case, and `settle` takes it out of its queue.
+unsafe impl<T> Case for Recv<'_, T> {
     fn attempt(&self) -> bool {
         let received = lock(&self.receiver.core.state).receive();
         match received {
@@ -271,7 +277,8 @@ pub fn send<T>(SendArm { sender, message }: SendArm<'_, T>) -> Send<'_, T> {
     Send { sender, message: RefCell::new(message), node: RefCell::default(), outcome: Cell::default() }
 }
 
-impl<T> Case for Send<'_, T> {
+// SAFETY: the node is inside the case, and `settle` takes it out of its queue.
+unsafe impl<T> Case for Send<'_, T> {
     fn attempt(&self) -> bool {
         let mut place = self.message.borrow_mut();
         let Some(message) = place.take() else { return false };
@@ -351,7 +358,8 @@ pub fn join<T: 'static>(JoinArm { handle }: JoinArm<'_, T>) -> Join<'_, T> {
     Join { handle: RefCell::new(handle), node: RefCell::default(), outcome: Cell::default() }
 }
 
-impl<T: 'static> Case for Join<'_, T> {
+// SAFETY: the node is inside the case, and `settle` takes it out of its queue.
+unsafe impl<T: 'static> Case for Join<'_, T> {
     fn attempt(&self) -> bool {
         let handle = self.handle.borrow_mut().take_if(|handle| handle.is_finished());
         let finished = handle.is_some();
