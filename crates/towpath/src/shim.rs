@@ -31,13 +31,14 @@ pub(crate) fn relax() {
     loom::thread::yield_now();
 }
 
-/// Runs `model` once for each way in which its threads can interleave with no more than `preemptions` of them cut short,
-/// and for each value that the orderings in use allow a load to see. Deadlocks, data races and panics fail it.
+/// Runs `model` once for each way in which its threads can interleave, and for each value that the orderings in use let a
+/// load see. Deadlocks, data races and panics fail it. `preemptions` bounds how often a run switches away from a thread
+/// that could go on: with three threads, each more of them multiplies the runs, and few errors need many.
 #[cfg(all(test, towpath_loom))]
-pub(crate) fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
     let runs = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions)); // unless LOOM_MAX_PREEMPTIONS says more
+    builder.preemption_bound = builder.preemption_bound.or(preemptions); // LOOM_MAX_PREEMPTIONS goes before ours
     builder.check({
         let runs = runs.clone();
         move || {

@@ -19,6 +19,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
@@ -62,8 +63,8 @@ pub(super) struct Socket {
     companion: OnceLock<Companion>,
 }
 
-/// Dropped together with a socket.
-pub(super) type Companion = Box<dyn Debug + Send + Sync>;
+/// Dropped together with a socket. As std's sockets, ours may cross a `catch_unwind`.
+pub(super) type Companion = Box<dyn Debug + Send + Sync + UnwindSafe + RefUnwindSafe>;
 
 /// Which worker's poller reports on a socket.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! What other threads have for a worker: a locked queue, and the flag that says whether it must be woken to look.
 //!
-//! `tests::model` explores it with loom.
+//! Its `model` explores it with loom.
 
 use crate::shim::{AtomicBool, Mutex, Ordering, lock};
 
@@ -10,7 +10,7 @@ pub(crate) struct Inbox<M> {
     /// `None` once the worker has gone.
     messages: Mutex<Option<Vec<M>>>,
     /// False while the worker will look at `messages` again before it sleeps.
-    /// The worker sets it just before its last look; a sender that swaps it back to false owes the worker one wake-up.
+    /// The worker sets it with its last look, under one lock; a sender that sets it back owes the worker one wake-up.
     asleep: AtomicBool,
 }
 
@@ -33,12 +33,14 @@ impl<M> Inbox<M> {
 
     /// Leaves a message. From any thread.
     pub(crate) fn send(&self, message: M) -> Sent<M> {
-        match &mut *lock(&self.messages) {
+        let mut messages = lock(&self.messages);
+        match &mut *messages {
             Some(messages) => messages.push(message),
             None => return Sent::Gone(message),
         }
         // The lock orders this after the worker's last look, if that look missed the message: then we see `asleep`.
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+        if self.asleep.load(Ordering::Relaxed) {
+            self.asleep.store(false, Ordering::Relaxed);
             return Sent::Wake;
         }
         Sent::Seen
@@ -54,12 +56,13 @@ impl<M> Inbox<M> {
 
     /// Says that the worker is about to sleep. False, and nothing said, if there is a message to take first.
     pub(crate) fn fall_asleep(&self) -> bool {
-        self.asleep.store(true, Ordering::Relaxed);
         #[cfg(not(towpath_fault = "no_last_look"))]
-        if lock(&self.messages).as_ref().is_some_and(|messages| !messages.is_empty()) {
-            self.asleep.store(false, Ordering::Relaxed);
+        let messages = lock(&self.messages);
+        #[cfg(not(towpath_fault = "no_last_look"))]
+        if messages.as_ref().is_some_and(|messages| !messages.is_empty()) {
             return false;
         }
+        self.asleep.store(true, Ordering::Relaxed);
         true
     }
 
@@ -78,3 +81,7 @@ impl<M> Inbox<M> {
         empty
     }
 }
+
+#[cfg(all(test, towpath_loom))]
+#[path = "inbox_model.rs"]
+mod model;

@@ -118,7 +118,7 @@ fn over() -> Option<Instant> {
 
 #[test]
 fn a_message_reaches_who_waits_for_it() {
-    explore(3, || {
+    explore(None, || {
         let place = Shared::default();
         let sender = thread::spawn({
             let place = place.clone();
@@ -131,14 +131,14 @@ fn a_message_reaches_who_waits_for_it() {
 
 #[test]
 fn a_select_ends_by_one_arm_and_leaves_the_other_alone() {
-    explore(3, || {
+    explore(Some(4), || {
         let places = [Shared::default(), Shared::default()];
         let senders = [0, 1].map(|arm| {
             let place = places[arm].clone();
             thread::spawn(move || send(&place, 7 + arm as u32))
         });
         let (arm, message) = select(&places);
-        senders.map(|sender| sender.join().unwrap());
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
         assert_eq!(message, 7 + arm as u32);
         assert_eq!(lock(&places[arm]).buffer, []);
         assert_eq!(lock(&places[1 - arm]).buffer, [7 + (1 - arm) as u32], "neither lost nor taken twice");
@@ -147,7 +147,7 @@ fn a_select_ends_by_one_arm_and_leaves_the_other_alone() {
 
 #[test]
 fn a_late_wait_has_the_message_or_leaves_it() {
-    explore(3, || {
+    explore(None, || {
         let place = Shared::default();
         let sender = thread::spawn({
             let place = place.clone();
@@ -162,7 +162,7 @@ fn a_late_wait_has_the_message_or_leaves_it() {
 
 #[test]
 fn a_message_passes_by_those_who_have_left() {
-    explore(2, || {
+    explore(Some(4), || {
         let place = Shared::default();
         let [late, patient] = [over(), None].map(|deadline| {
             let place = place.clone();
@@ -183,7 +183,7 @@ fn a_message_passes_by_those_who_have_left() {
 
 #[test]
 fn who_came_first_is_served_first() {
-    explore(2, || {
+    explore(Some(4), || {
         let place = Shared::default();
         let receivers = [(); 2].map(|()| {
             let place = place.clone();
