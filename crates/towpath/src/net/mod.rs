@@ -16,6 +16,7 @@ mod addr;
 mod dialer;
 mod error;
 mod halves;
+mod home;
 mod host_port;
 mod lookup;
 mod readiness;

@@ -8,8 +8,8 @@
 //!
 //! Every call goes through [`Direction::operate`](super::readiness::Direction::operate) of its direction. The socket
 //! registers when somebody first has to wait, with the poller of that task's worker, and that worker is its home from then
-//! on. Waiters elsewhere (tasks of other workers, plain threads) are in the same queues and are unparked across threads; if
-//! tasks of one other worker are all that wait, time after time, the registration moves there.
+//! on (`home.rs`). Waiters elsewhere (tasks of other workers, plain threads) are in the same queues and are unparked across
+//! threads.
 //!
 //! `close` ends every call and closes the connection at once; the descriptor's *number* is given back when the last handle
 //! goes, so no handle can ever reach somebody else's file.
@@ -20,23 +20,19 @@ use std::net::{Shutdown, SocketAddr};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::error::closed;
+use super::home::Home;
 use super::readiness::{Direction, Force, Mode, Progress};
 use super::sys;
-use crate::poller::{Ready, Token};
+use crate::runtime::blocking;
 use crate::runtime::park::{self, Op, Wait};
-use crate::runtime::worker::{self, Message, Remote, Source, Worker};
-use crate::runtime::{self, blocking};
 use crate::time::Instant;
-
-/// Waits in a row by tasks of another worker, nobody else waiting, until the registration moves to theirs.
-const AWAY: u8 = 3;
 
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -54,29 +50,13 @@ pub(super) struct Socket {
     lingers: AtomicBool,
     /// Handles that are alive.
     handles: AtomicUsize,
-    /// The home's [`Remote::id`] once it has registered us, else 0.
-    home_id: AtomicU32,
-    /// Waits in a row away from home.
-    away: AtomicU8,
-    home: Mutex<Home>,
+    pub(super) home: Home,
     /// What goes when the connection goes.
     companion: OnceLock<Companion>,
 }
 
 /// Dropped together with a socket. As std's sockets, ours may cross a `catch_unwind`.
 pub(super) type Companion = Box<dyn Debug + Send + Sync + UnwindSafe + RefUnwindSafe>;
-
-/// Which worker's poller reports on a socket.
-#[derive(Debug, Default)]
-struct Home {
-    worker: Option<Arc<Remote>>,
-    /// What that worker calls us; `None` while it has yet to register us.
-    token: Option<Token>,
-    /// Why it could not. The next call that has to wait takes it.
-    failure: Option<io::Error>,
-    /// No registration any more.
-    closed: bool,
-}
 
 /// A counted handle on a socket. When the last one goes, the socket closes.
 #[derive(Debug)]
@@ -110,9 +90,7 @@ impl Handle {
             nonblocking: AtomicBool::new(nonblocking),
             lingers: AtomicBool::new(lingers),
             handles: AtomicUsize::new(1),
-            home_id: AtomicU32::new(0),
-            away: AtomicU8::new(0),
-            home: Mutex::default(),
+            home: Home::default(),
             companion: OnceLock::new(),
         }))
     }
@@ -209,7 +187,7 @@ impl Socket {
         result
     }
 
-    fn wait(&self, op: Op) -> Wait {
+    pub(super) fn wait(&self, op: Op) -> Wait {
         Wait { op, fd: Some(self.fd().as_raw_fd()) }
     }
 
@@ -365,125 +343,6 @@ impl Socket {
         sys::close_keeping_number(self.fd()).or_else(|_| sys::shutdown(self.fd(), Shutdown::Both))
     }
 
-    fn lock_home(&self) -> MutexGuard<'_, Home> {
-        self.home.lock().expect("no code of the user's runs under this lock")
-    }
-
-    /// Sees to it that reports come, for a caller that is about to wait.
-    fn register(self: &Arc<Self>) -> io::Result<()> {
-        let here = worker::current();
-        let home_id = self.home_id.load(Ordering::Relaxed);
-        if here.as_ref().is_some_and(|worker| worker.remote.id == home_id) {
-            self.away.store(0, Ordering::Relaxed);
-            return Ok(());
-        }
-        // Who waits on a plain thread needs a runtime to be woken by, and that may have to start.
-        let default = here.is_none().then(runtime::default).transpose()?;
-        let mut home = self.lock_home();
-        if let Some(failure) = home.failure.take() {
-            return Err(failure);
-        }
-        match (&home.worker, here) {
-            (None, Some(worker)) => self.attach_to(worker, &mut home),
-            (None, None) => {
-                default.iter().for_each(|runtime| self.send_for(&mut home, runtime.emptiest()));
-                Ok(())
-            }
-            (Some(remote), Some(worker)) if home.token.is_some() && self.is_away() => {
-                let away = Message::Move(self.as_source(), worker.remote.clone());
-                _ = remote.send(away); // a worker that has gone has told us so, or will
-                Ok(())
-            }
-            (Some(_), _) => Ok(()),
-        }
-    }
-
-    /// Whether the caller, who waits away from home, will be all that waits, as before it others of its kind were.
-    fn is_away(&self) -> bool {
-        if self.read.waiters() + self.write.waiters() > 0 {
-            return false;
-        }
-        let away = self.away.fetch_add(1, Ordering::Relaxed) + 1;
-        if away < AWAY {
-            return false;
-        }
-        self.away.store(0, Ordering::Relaxed);
-        true
-    }
-
-    /// Asks a worker, from another thread, to register us.
-    fn send_for(self: &Arc<Self>, home: &mut Home, remote: &Arc<Remote>) {
-        home.worker = Some(remote.clone());
-        if remote.send(Message::Attach(self.as_source())).is_err() {
-            home.worker = None;
-            self.forget();
-        }
-    }
-
-    fn attach_to(self: &Arc<Self>, worker: &Worker, home: &mut Home) -> io::Result<()> {
-        if home.closed {
-            return Err(closed());
-        }
-        home.token = Some(worker.register(self.fd(), self.as_source())?);
-        home.worker = Some(worker.remote.clone());
-        self.home_id.store(worker.remote.id, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Ends the registration with `worker`; false if it has none.
-    fn leave(&self, worker: &Worker, home: &mut Home) -> bool {
-        let at_home = home.worker.as_ref().is_some_and(|home| Arc::ptr_eq(home, &worker.remote));
-        let Some(token) = home.token.take_if(|_| at_home) else { return false };
-        home.worker = None;
-        self.home_id.store(0, Ordering::Relaxed);
-        worker.deregister(self.fd(), token);
-        true
-    }
-
-    fn as_source(self: &Arc<Self>) -> Weak<dyn Source> {
-        let source: Arc<dyn Source> = self.clone();
-        Arc::downgrade(&source)
-    }
-
-    /// Has everybody who waits try again.
-    fn forget(&self) {
-        self.read.forget();
-        self.write.forget();
-    }
-
-    /// Ends the registration of a descriptor that is about to be closed, which ends the reports.
-    fn retire(&self) {
-        let mut home = self.lock_home();
-        home.closed = true;
-        self.home_id.store(0, Ordering::Relaxed);
-        let (Some(remote), Some(token)) = (home.worker.take(), home.token.take()) else { return };
-        match worker::current().filter(|worker| Arc::ptr_eq(&worker.remote, &remote)) {
-            Some(worker) => worker.forget(token),
-            None => _ = remote.send(Message::Forget(token)), // one that has gone has forgotten us
-        }
-    }
-
-    /// Ends the registration of a descriptor that lives on elsewhere, and waits until it has ended.
-    fn detach(self: &Arc<Self>) -> io::Result<()> {
-        self.read.set_deadline(None);
-        self.read.set_timeout(None);
-        let remote = {
-            let mut home = self.lock_home();
-            home.closed = true;
-            home.worker.clone().filter(|_| home.token.is_some())
-        };
-        let Some(remote) = remote else { return Ok(()) };
-        match worker::current().filter(|worker| Arc::ptr_eq(&worker.remote, &remote)) {
-            Some(worker) => self.clone().detach_from(worker),
-            None => _ = remote.send(Message::Detach(self.as_source())), // one that has gone has let go of us
-        }
-        let detached = || match self.lock_home().token {
-            None => Ok(Progress::Done(())),
-            Some(_) => Err(Errno::AGAIN),
-        };
-        self.read.operate(self.wait(Op::Read), Mode::Wait, None, || Ok(()), detached)
-    }
-
     /// Takes the descriptor out; what is left of the socket is dropped.
     fn into_fd(mut self) -> OwnedFd {
         self.fd.take().expect("a socket has its descriptor until it goes")
@@ -498,58 +357,6 @@ impl Drop for Socket {
             // If no thread can be had, the closure is dropped, and the descriptor closed, right here.
             _ = blocking::spawn(Box::new(move || drop(fd)));
         }
-    }
-}
-
-impl Source for Socket {
-    fn attach(self: Arc<Self>, worker: &Worker) {
-        let mut home = self.lock_home();
-        let awaited = home.token.is_none() && home.worker.as_ref().is_some_and(|w| Arc::ptr_eq(w, &worker.remote));
-        if !awaited {
-            return;
-        }
-        if let Err(error) = self.attach_to(worker, &mut home) {
-            home.worker = None;
-            home.failure = Some(error);
-            drop(home);
-            self.forget();
-        }
-    }
-
-    fn move_to(self: Arc<Self>, worker: &Worker, to: &Arc<Remote>) {
-        let mut home = self.lock_home();
-        if !home.closed && self.leave(worker, &mut home) {
-            self.send_for(&mut home, to);
-        }
-    }
-
-    fn detach_from(self: Arc<Self>, worker: &Worker) {
-        self.leave(worker, &mut self.lock_home());
-        self.forget();
-    }
-
-    fn reported(&self, ready: Ready) {
-        let over = ready.contains(Ready::HANGUP);
-        let once = match ready.intersects(Ready::ERROR | Ready::URGENT) {
-            true => Force::Once,
-            false => Force::Nothing,
-        };
-        if ready.intersects(Ready::READABLE | Ready::READ_CLOSED | Ready::HANGUP | Ready::ERROR | Ready::URGENT) {
-            let finished = over || ready.contains(Ready::READ_CLOSED);
-            self.read.report(if finished { Force::Always } else { once });
-        }
-        if ready.intersects(Ready::WRITABLE | Ready::HANGUP | Ready::ERROR) {
-            self.write.report(if over { Force::Always } else { once });
-        }
-    }
-
-    fn orphaned(&self) {
-        let mut home = self.lock_home();
-        home.worker = None;
-        home.token = None;
-        self.home_id.store(0, Ordering::Relaxed);
-        drop(home);
-        self.forget();
     }
 }
 

@@ -132,7 +132,8 @@ fn a_worker_that_ends_has_every_message_it_did_not_hand_back() {
             seen.append(&mut messages);
         }
         let taken = sender.join().unwrap();
-        let kept: Vec<_> = [1, 2].into_iter().zip(taken).filter_map(|(message, taken)| taken.then_some(message)).collect();
+        let kept: Vec<_> =
+            [1, 2].into_iter().zip(taken).filter_map(|(message, taken)| taken.then_some(message)).collect();
         assert_eq!(seen, kept);
     });
 }

@@ -1,0 +1,226 @@
+//! Where a socket is registered, and how that changes: its home.
+//!
+//! ```text
+//!               first wait on a worker: at once
+//! no home ─────────────────────────────────────▶ registered ── three waits in a row elsewhere ──▶ no home,
+//!    │                                            ▲  │   │         (Move sent)                  Attach sent there
+//!    └── first wait on a plain thread: ───────────┘  │   └── its worker goes ──▶ no home, all who wait try again
+//!        Attach sent to the emptiest worker          ▼
+//!                                                  closed: close, drop, into_std
+//! ```
+//!
+//! Only a worker itself adds to its poller and removes from it; others ask by a message. Adding reports what is ready at
+//! that moment, so nothing is lost between two homes. The lock orders registration against closing.
+
+use std::io;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use rustix::io::Errno;
+
+use super::error::closed;
+use super::readiness::{Force, Mode, Progress};
+use super::socket::Socket;
+use crate::poller::{Ready, Token};
+use crate::runtime;
+use crate::runtime::park::Op;
+use crate::runtime::worker::{self, Message, Remote, Source, Worker};
+
+/// Waits in a row by tasks of another worker, nobody else waiting, until the registration moves to theirs.
+const AWAY: u8 = 3;
+
+/// Which worker's poller reports on a socket.
+#[derive(Debug, Default)]
+pub(super) struct Home {
+    /// The worker's [`Remote::id`] once it has registered us, else 0.
+    id: AtomicU32,
+    /// Waits in a row away from home.
+    away: AtomicU8,
+    place: Mutex<Place>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    worker: Option<Arc<Remote>>,
+    /// What that worker calls us; `None` while it has yet to register us.
+    token: Option<Token>,
+    /// Why it could not. The next call that has to wait takes it.
+    failure: Option<io::Error>,
+    /// No registration any more.
+    closed: bool,
+}
+
+impl Home {
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().expect("no code of the user's runs under this lock")
+    }
+}
+
+impl Socket {
+    /// Sees to it that reports come, for a caller that is about to wait.
+    pub(super) fn register(self: &Arc<Self>) -> io::Result<()> {
+        let here = worker::current();
+        let home_id = self.home.id.load(Ordering::Relaxed);
+        if here.as_ref().is_some_and(|worker| worker.remote.id == home_id) {
+            self.home.away.store(0, Ordering::Relaxed);
+            return Ok(());
+        }
+        // Who waits on a plain thread needs a runtime to be woken by, and that may have to start.
+        let default = here.is_none().then(runtime::default).transpose()?;
+        let mut home = self.home.lock();
+        if let Some(failure) = home.failure.take() {
+            return Err(failure);
+        }
+        match (&home.worker, here) {
+            (None, Some(worker)) => self.attach_to(worker, &mut home),
+            (None, None) => {
+                default.iter().for_each(|runtime| self.send_for(&mut home, runtime.emptiest()));
+                Ok(())
+            }
+            (Some(remote), Some(worker)) if home.token.is_some() && self.is_away() => {
+                let away = Message::Move(self.as_source(), worker.remote.clone());
+                _ = remote.send(away); // a worker that has gone has told us so, or will
+                Ok(())
+            }
+            (Some(_), _) => Ok(()),
+        }
+    }
+
+    /// Whether the caller, who waits away from home, will be all that waits, as before it others of its kind were.
+    fn is_away(&self) -> bool {
+        if self.read.waiters() + self.write.waiters() > 0 {
+            return false;
+        }
+        let away = self.home.away.fetch_add(1, Ordering::Relaxed) + 1;
+        if away < AWAY {
+            return false;
+        }
+        self.home.away.store(0, Ordering::Relaxed);
+        true
+    }
+
+    /// Asks a worker, from another thread, to register us.
+    fn send_for(self: &Arc<Self>, home: &mut Place, remote: &Arc<Remote>) {
+        home.worker = Some(remote.clone());
+        if remote.send(Message::Attach(self.as_source())).is_err() {
+            home.worker = None;
+            self.forget();
+        }
+    }
+
+    fn attach_to(self: &Arc<Self>, worker: &Worker, home: &mut Place) -> io::Result<()> {
+        if home.closed {
+            return Err(closed());
+        }
+        home.token = Some(worker.register(self.fd(), self.as_source())?);
+        home.worker = Some(worker.remote.clone());
+        self.home.id.store(worker.remote.id, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends the registration with `worker`; false if it has none.
+    fn leave(&self, worker: &Worker, home: &mut Place) -> bool {
+        let at_home = home.worker.as_ref().is_some_and(|home| Arc::ptr_eq(home, &worker.remote));
+        let Some(token) = home.token.take_if(|_| at_home) else { return false };
+        home.worker = None;
+        self.home.id.store(0, Ordering::Relaxed);
+        worker.deregister(self.fd(), token);
+        true
+    }
+
+    fn as_source(self: &Arc<Self>) -> Weak<dyn Source> {
+        let source: Arc<dyn Source> = self.clone();
+        Arc::downgrade(&source)
+    }
+
+    /// Has everybody who waits try again.
+    fn forget(&self) {
+        self.read.forget();
+        self.write.forget();
+    }
+
+    /// Ends the registration of a descriptor that is about to be closed, which ends the reports.
+    pub(super) fn retire(&self) {
+        let mut home = self.home.lock();
+        home.closed = true;
+        self.home.id.store(0, Ordering::Relaxed);
+        let (Some(remote), Some(token)) = (home.worker.take(), home.token.take()) else { return };
+        match worker::current().filter(|worker| Arc::ptr_eq(&worker.remote, &remote)) {
+            Some(worker) => worker.forget(token),
+            None => _ = remote.send(Message::Forget(token)), // one that has gone has forgotten us
+        }
+    }
+
+    /// Ends the registration of a descriptor that lives on elsewhere, and waits until it has ended.
+    pub(super) fn detach(self: &Arc<Self>) -> io::Result<()> {
+        self.read.set_deadline(None);
+        self.read.set_timeout(None);
+        let remote = {
+            let mut home = self.home.lock();
+            home.closed = true;
+            home.worker.clone().filter(|_| home.token.is_some())
+        };
+        let Some(remote) = remote else { return Ok(()) };
+        match worker::current().filter(|worker| Arc::ptr_eq(&worker.remote, &remote)) {
+            Some(worker) => self.clone().detach_from(worker),
+            None => _ = remote.send(Message::Detach(self.as_source())), // one that has gone has let go of us
+        }
+        let detached = || match self.home.lock().token {
+            None => Ok(Progress::Done(())),
+            Some(_) => Err(Errno::AGAIN),
+        };
+        self.read.operate(self.wait(Op::Read), Mode::Wait, None, || Ok(()), detached)
+    }
+}
+
+impl Source for Socket {
+    fn attach(self: Arc<Self>, worker: &Worker) {
+        let mut home = self.home.lock();
+        let awaited = home.token.is_none() && home.worker.as_ref().is_some_and(|w| Arc::ptr_eq(w, &worker.remote));
+        if !awaited {
+            return;
+        }
+        if let Err(error) = self.attach_to(worker, &mut home) {
+            home.worker = None;
+            home.failure = Some(error);
+            drop(home);
+            self.forget();
+        }
+    }
+
+    fn move_to(self: Arc<Self>, worker: &Worker, to: &Arc<Remote>) {
+        let mut home = self.home.lock();
+        if !home.closed && self.leave(worker, &mut home) {
+            self.send_for(&mut home, to);
+        }
+    }
+
+    fn detach_from(self: Arc<Self>, worker: &Worker) {
+        self.leave(worker, &mut self.home.lock());
+        self.forget();
+    }
+
+    fn reported(&self, ready: Ready) {
+        let over = ready.contains(Ready::HANGUP);
+        let once = match ready.intersects(Ready::ERROR | Ready::URGENT) {
+            true => Force::Once,
+            false => Force::Nothing,
+        };
+        if ready.intersects(Ready::READABLE | Ready::READ_CLOSED | Ready::HANGUP | Ready::ERROR | Ready::URGENT) {
+            let finished = over || ready.contains(Ready::READ_CLOSED);
+            self.read.report(if finished { Force::Always } else { once });
+        }
+        if ready.intersects(Ready::WRITABLE | Ready::HANGUP | Ready::ERROR) {
+            self.write.report(if over { Force::Always } else { once });
+        }
+    }
+
+    fn orphaned(&self) {
+        let mut home = self.home.lock();
+        home.worker = None;
+        home.token = None;
+        self.home.id.store(0, Ordering::Relaxed);
+        drop(home);
+        self.forget();
+    }
+}
