@@ -202,16 +202,19 @@ impl Source for Socket {
 
     fn reported(&self, ready: Ready) {
         let over = ready.contains(Ready::HANGUP);
-        let once = match ready.intersects(Ready::ERROR | Ready::URGENT) {
-            true => Force::Once,
-            false => Force::Nothing,
+        let error = ready.contains(Ready::ERROR);
+        let force = |always: bool| match (always, error) {
+            (true, _) => Force::Always,
+            (false, true) => Force::Once,
+            (false, false) => Force::Nothing,
         };
         if ready.intersects(Ready::READABLE | Ready::READ_CLOSED | Ready::HANGUP | Ready::ERROR | Ready::URGENT) {
-            let finished = over || ready.contains(Ready::READ_CLOSED);
-            self.read.report(if finished { Force::Always } else { once });
+            // A read stops short at urgent data although more is there. A peer that sent some may send more, and a later
+            // report need not tell: the byte may have been taken (MSG_OOB) before the report is made.
+            self.read.report(force(over || ready.intersects(Ready::READ_CLOSED | Ready::URGENT)));
         }
         if ready.intersects(Ready::WRITABLE | Ready::HANGUP | Ready::ERROR) {
-            self.write.report(if over { Force::Always } else { once });
+            self.write.report(force(over));
         }
     }
 

@@ -8,13 +8,14 @@
 //! * **READY** says that the next call may succeed. It starts out set, a report sets it, and a call that found nothing
 //!   clears it — but only if the *epoch*, which each report raises, still is what it was before the call. Otherwise a
 //!   report that came in between would be wiped out, and whoever waits next would wait for ever.
-//! * **STICKY** (the peer has finished, or the connection is over) never goes away: each new call tries, and a short read
-//!   does not count as "empty now". **FORCED** (urgent data or an error is pending) does the same until a call finds nothing.
+//! * **STICKY** (the peer has finished or has sent urgent data, or the connection is over) never goes away: each new call
+//!   tries, and a short read does not count as "empty now". **FORCED** (an error is pending) does the same until a call
+//!   finds nothing.
 //! * **WAITING** says that the queue is not empty. It changes under the queue's lock only.
 //! * **CLOSED** is final.
 //!
 //! A report wakes one waiter. Whoever leaves, for whatever reason, wakes the next if READY is still set: so one edge is
-//! enough for any number of waiters. Nothing here knows fibers, workers or descriptors; `tests::model` explores it with
+//! enough for any number of waiters. Nothing here knows fibers, workers or descriptors; its `model` explores it with
 //! loom.
 
 use std::io;
@@ -92,7 +93,9 @@ impl Direction {
         attempt: impl FnMut() -> Result<Progress<T>, Errno>,
     ) -> io::Result<T> {
         let result = self.attempts(wait, mode, limit, register, attempt);
-        self.pass_on();
+        if cfg!(not(towpath_fault = "no_pass_on")) {
+            self.pass_on();
+        }
         result
     }
 
@@ -144,6 +147,8 @@ impl Direction {
         park::may_wait()?;
         // Before we are queued, for it may fail: a report that comes in between shows when we are.
         register()?;
+        #[cfg(towpath_fault = "early_deadline")]
+        let deadline = self.deadline();
         let waiter = Waiter::new();
         let node = Node::new(&waiter, 0, ());
         // SAFETY: `delist` takes the node out below, unless a claim did.
@@ -151,7 +156,9 @@ impl Direction {
             return Ok(());
         }
         // The deadline is read once we are queued: whoever moves it earlier after that wakes us.
-        let ended = waiter.wait(wait, earlier(limit, self.deadline()));
+        #[cfg(not(towpath_fault = "early_deadline"))]
+        let deadline = self.deadline();
+        let ended = waiter.wait(wait, earlier(limit, deadline));
         if !matches!(ended, Ended::Woken(_)) {
             // SAFETY: it was enlisted here.
             unsafe { self.delist(&node) };
@@ -165,10 +172,7 @@ impl Direction {
     }
 
     fn look(&self) -> usize {
-        #[cfg(not(towpath_fault = "relaxed_look"))]
-        const LOOK: Ordering = Ordering::Acquire;
-        #[cfg(towpath_fault = "relaxed_look")]
-        const LOOK: Ordering = Ordering::Relaxed;
+        const LOOK: Ordering = if cfg!(towpath_fault = "relaxed_look") { Ordering::Relaxed } else { Ordering::Acquire };
         // Acquire pairs with the report: what it reported is there for the attempt to find.
         self.state.load(LOOK)
     }
@@ -182,7 +186,8 @@ impl Direction {
 
     /// Takes READY for the caller alone, where it means that something is free to be taken.
     pub(super) fn take(&self) -> bool {
-        let before = self.state.fetch_and(!READY, Ordering::AcqRel);
+        const TAKE: Ordering = if cfg!(towpath_fault = "relaxed_take") { Ordering::Relaxed } else { Ordering::AcqRel };
+        let before = self.state.fetch_and(!READY, TAKE);
         before & (READY | CLOSED) == READY
     }
 
@@ -195,9 +200,7 @@ impl Direction {
         // SAFETY: the caller's promise; the lock is this queue's.
         unsafe { waiting.push(node) };
         let before = self.state.fetch_or(WAITING, Ordering::AcqRel);
-        let stays = before & (READY | CLOSED) == 0;
-        #[cfg(towpath_fault = "no_recheck")]
-        let stays = true;
+        let stays = before & (READY | CLOSED) == 0 || cfg!(towpath_fault = "no_recheck");
         if !stays {
             // SAFETY: it was pushed above.
             unsafe { waiting.remove(node) };
@@ -229,10 +232,8 @@ impl Direction {
             Force::Once => FORCED,
             Force::Always => STICKY,
         };
-        #[cfg(not(towpath_fault = "relaxed_look"))]
-        const REPORT: Ordering = Ordering::AcqRel;
-        #[cfg(towpath_fault = "relaxed_look")]
-        const REPORT: Ordering = Ordering::Relaxed;
+        const REPORT: Ordering =
+            if cfg!(towpath_fault = "relaxed_report") { Ordering::Relaxed } else { Ordering::AcqRel };
         let raised = |state: usize| Some(state.wrapping_add(EPOCH) | READY | force);
         let before = self.state.fetch_update(REPORT, Ordering::Relaxed, raised);
         if before.is_ok_and(|state| state & WAITING != 0) {

@@ -388,6 +388,9 @@ impl fmt::Debug for TcpStream {
 
 impl AsFd for TcpStream {
     /// The descriptor, for options that this library has no method for. After a `close` it refers to nothing.
+    ///
+    /// Do not take urgent data through it (recv(2), MSG_OOB) while others read: the kernel then no longer tells that there
+    /// is more behind it, and a read may wait although there is. Have it among the rest instead (SO_OOBINLINE).
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.fd()
     }

@@ -56,14 +56,12 @@ impl<M> Inbox<M> {
 
     /// Says that the worker is about to sleep. False, and nothing said, if there is a message to take first.
     pub(crate) fn fall_asleep(&self) -> bool {
-        #[cfg(not(towpath_fault = "no_last_look"))]
         let messages = lock(&self.messages);
-        #[cfg(not(towpath_fault = "no_last_look"))]
-        if messages.as_ref().is_some_and(|messages| !messages.is_empty()) {
-            return false;
+        let nothing = messages.as_ref().is_none_or(Vec::is_empty) || cfg!(towpath_fault = "no_last_look");
+        if nothing {
+            self.asleep.store(true, Ordering::Relaxed);
         }
-        self.asleep.store(true, Ordering::Relaxed);
-        true
+        nothing
     }
 
     /// Says that the worker is up again.

@@ -13,7 +13,7 @@
 //! lock, takes the node out, moves the payload, and says DONE last: from then on the node may be gone. The payload thus
 //! has one owner at a time: the waiter until CLAIMED, the claimer until DONE, then the waiter again.
 //!
-//! Nothing here knows fibers or sockets; `tests::model` explores it with loom.
+//! Nothing here knows fibers or sockets; its `model` explores it with loom.
 
 use std::marker::PhantomPinned;
 use std::ptr;
@@ -83,10 +83,8 @@ impl Waiter {
     }
 
     fn finish(&self, case: usize) {
-        #[cfg(not(towpath_fault = "relaxed_finish"))]
-        const DONE: Ordering = Ordering::Release;
-        #[cfg(towpath_fault = "relaxed_finish")]
-        const DONE: Ordering = Ordering::Relaxed;
+        const DONE: Ordering =
+            if cfg!(towpath_fault = "relaxed_finish") { Ordering::Relaxed } else { Ordering::Release };
         self.state.store(FIRST + 2 * case + 1, DONE);
     }
 }
