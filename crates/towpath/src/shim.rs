@@ -12,7 +12,7 @@ pub(crate) use std::sync::{
 #[cfg(towpath_loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize},
+    atomic::{AtomicBool, AtomicU64},
 };
 
 pub(crate) use std::sync::atomic::Ordering;
@@ -47,6 +47,65 @@ pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync
         }
     });
     println!("{}: {} runs", std::thread::current().name().unwrap_or("a model"), runs.load(Ordering::Relaxed));
+}
+
+/// loom's `AtomicUsize`, and what makes loom try every order of its uses. By itself it takes it that a thread's store can
+/// only come ahead of others' loads if its own last load does: it would never see another thread's load come between a
+/// load and a store of one thread (`fetch_update` is such a pair). So each load is an exchange on `loads` as well, which
+/// changes nothing and tells nobody anything, but cannot change places with another unnoticed.
+#[cfg(towpath_loom)]
+#[derive(Debug)]
+pub(crate) struct AtomicUsize {
+    value: loom::sync::atomic::AtomicUsize,
+    loads: loom::sync::atomic::AtomicBool,
+}
+
+#[cfg(towpath_loom)]
+impl AtomicUsize {
+    #[track_caller]
+    pub(crate) fn new(value: usize) -> Self {
+        let loads = loom::sync::atomic::AtomicBool::new(false);
+        Self { value: loom::sync::atomic::AtomicUsize::new(value), loads }
+    }
+
+    #[track_caller]
+    pub(crate) fn load(&self, order: Ordering) -> usize {
+        self.about_to_load();
+        self.value.load(order)
+    }
+
+    #[track_caller]
+    pub(crate) fn fetch_update(
+        &self,
+        set: Ordering,
+        fetch: Ordering,
+        update: impl FnMut(usize) -> Option<usize>,
+    ) -> Result<usize, usize> {
+        self.about_to_load();
+        self.value.fetch_update(set, fetch, update)
+    }
+
+    #[track_caller]
+    fn about_to_load(&self) {
+        let unchanged = self.loads.compare_exchange(true, true, Ordering::Relaxed, Ordering::Relaxed);
+        assert_eq!(unchanged, Err(false));
+    }
+
+    /// Uses the value while no other thread may.
+    #[cfg(test)]
+    #[track_caller]
+    pub(crate) fn with_mut<R>(&mut self, f: impl FnOnce(&mut usize) -> R) -> R {
+        self.value.with_mut(f)
+    }
+}
+
+#[cfg(towpath_loom)]
+impl std::ops::Deref for AtomicUsize {
+    type Target = loom::sync::atomic::AtomicUsize;
+
+    fn deref(&self) -> &Self::Target {
+        &self.value
+    }
 }
 
 /// loom's `UnsafeCell`, which also looks at who takes the value out: that must come after every other use.

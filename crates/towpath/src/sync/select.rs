@@ -44,7 +44,7 @@ use crate::time::{Duration, Instant};
 ///
 /// What an arm did not need stays where it was: the message and the handle of an arm that was not chosen are still in
 /// their places. An arm whose place is `None` never goes ahead. If several arms can, one is chosen at random. If the caller
-/// may not wait, the first arm gets [`Cancelled`](crate::Cancelled) in the form of its own error.
+/// may not wait, the first arm whose place is not empty gets [`Cancelled`](crate::Cancelled) in the form of its own error.
 ///
 /// Patterns must match every result, as in a `let`. One of `timeout` and `default` may stand among the arms.
 #[macro_export]
@@ -122,8 +122,8 @@ pub unsafe trait Case {
     fn enlist(&self, ticket: Ticket<'_>, index: usize) -> bool;
     /// Takes the arm out of its queue. `woken`: it was the one that ended the wait.
     fn settle(&self, woken: bool);
-    /// Ends the select by this arm, with an error.
-    fn refuse(&self, cancelled: Cancelled);
+    /// Ends the select by this arm, with an error; false if its place is empty, so that it has nobody to tell.
+    fn refuse(&self, cancelled: Cancelled) -> bool;
 }
 
 /// The wait that cases are queued for.
@@ -166,9 +166,7 @@ pub fn wait(cases: &[&dyn Case], limit: Limit) {
 }
 
 fn refuse(cases: &[&dyn Case], cancelled: Cancelled) {
-    if let Some(case) = cases.first() {
-        case.refuse(cancelled);
-    }
+    _ = cases.iter().any(|case| case.refuse(cancelled));
 }
 
 /// A number below `n` (0 if that is 0), differing from call to call: which of several ready arms comes first.
@@ -245,8 +243,9 @@ unsafe impl<T> Case for Recv<'_, T> {
         }
     }
 
-    fn refuse(&self, cancelled: Cancelled) {
+    fn refuse(&self, cancelled: Cancelled) -> bool {
         self.outcome.set(Some(Err(RecvError::Cancelled(cancelled))));
+        true
     }
 }
 
@@ -326,10 +325,12 @@ unsafe impl<T> Case for Send<'_, T> {
         }
     }
 
-    fn refuse(&self, cancelled: Cancelled) {
-        if let Some(message) = self.message.borrow_mut().take() {
-            self.outcome.set(Some(Err(SendError::Cancelled(message, cancelled))));
-        }
+    fn refuse(&self, cancelled: Cancelled) -> bool {
+        let message = self.message.borrow_mut().take();
+        let refused = message.map(|message| Err(SendError::Cancelled(message, cancelled)));
+        let told = refused.is_some();
+        self.outcome.set(refused);
+        told
     }
 }
 
@@ -389,10 +390,12 @@ unsafe impl<T: 'static> Case for Join<'_, T> {
         }
     }
 
-    fn refuse(&self, cancelled: Cancelled) {
-        if let Some(handle) = self.handle.borrow_mut().take() {
-            self.outcome.set(Some(Err(JoinError::Cancelled(cancelled, handle))));
-        }
+    fn refuse(&self, cancelled: Cancelled) -> bool {
+        let handle = self.handle.borrow_mut().take();
+        let refused = handle.map(|handle| Err(JoinError::Cancelled(cancelled, handle)));
+        let told = refused.is_some();
+        self.outcome.set(refused);
+        told
     }
 }
 
