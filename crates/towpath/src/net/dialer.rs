@@ -12,6 +12,7 @@ use super::error::closed;
 use super::socket::Handle;
 use super::{Op, OpError, SocketAddr, TcpStream, ToSocketAddrs, sys};
 use crate::is_cancelled;
+use crate::runtime;
 use crate::sync::channel::{self, Receiver, RecvTimeoutError, Sender};
 use crate::time::{Duration, Instant};
 
@@ -159,6 +160,7 @@ type Report = (bool, Result<TcpStream, Failure>);
 /// Tries both families, the second when the first has had its time or has failed.
 fn race(first: Vec<SocketAddr>, second: Vec<SocketAddr>, deadline: Option<Instant>) -> Result<TcpStream, Failure> {
     let named = first[0];
+    runtime::ensure().map_err(|source| Failure { at: None, source })?;
     let (report, reports) = channel::bounded(2);
     let attempts = [Arc::new(Attempt::default()), Arc::new(Attempt::default())];
     start(true, first, deadline, &attempts[0], report.clone());

@@ -67,7 +67,7 @@ impl OwnedWriteHalf {
 }
 
 fn reunite(read: OwnedReadHalf, mut write: OwnedWriteHalf) -> Result<TcpStream, ReuniteError> {
-    if !read.stream.is_same(&write.stream) {
+    if !Arc::ptr_eq(&read.stream, &write.stream) {
         return Err(ReuniteError(read, write));
     }
     write.ends = false;

@@ -12,6 +12,7 @@ use slab::Slab;
 use super::socket::WeakHandle;
 use super::{SocketAddr, TcpListener, TcpStream, is_closed};
 use crate::is_cancelled;
+use crate::runtime;
 use crate::sync::channel::{self, Receiver, Sender};
 use crate::time::{Duration, Instant};
 
@@ -88,7 +89,7 @@ struct Guard {
     key: usize,
     place: Option<Sender<()>>,
     shared: Arc<Shared>,
-    _alive: Option<Sender<()>>,
+    _alive: Sender<()>,
 }
 
 impl Drop for Guard {
@@ -149,6 +150,7 @@ impl Server {
     /// What `accept` gave, if it is not worth trying again: the listener is none, or is past its deadline, or the caller
     /// may not wait.
     pub fn serve(self, handler: impl Fn(TcpStream, SocketAddr) + Send + Sync + 'static) -> io::Result<()> {
+        runtime::ensure()?;
         let handler = Arc::new(handler);
         let mut backoff = FIRST_BACKOFF;
         while self.take_place() {
@@ -168,7 +170,9 @@ impl Server {
             };
             backoff = FIRST_BACKOFF;
             _ = stream.set_nodelay(true); // the connection is as good without
-            self.adopt(&stream);
+            if !self.adopt(&stream) {
+                break; // stopped in between: this one ends with those that were still queued
+            }
             let handler = handler.clone();
             drop(crate::spawn(move || handler(stream, peer)));
         }
@@ -190,12 +194,15 @@ impl Server {
         }
     }
 
-    fn adopt(&self, stream: &TcpStream) {
+    /// Takes the connection among those that are open, unless the server has been stopped.
+    fn adopt(&self, stream: &TcpStream) -> bool {
+        let alive = self.shared.alive.lock().expect("no code of the user's runs under this lock");
+        let Some(sender) = &*alive else { return false };
         let key =
             self.shared.open.lock().expect("no code of the user's runs under this lock").insert(stream.downgrade());
-        let alive = self.shared.alive.lock().expect("no code of the user's runs under this lock").clone();
         let place = self.places.as_ref().map(|(give, _)| give.clone());
-        stream.accompany(Box::new(Guard { key, place, shared: self.shared.clone(), _alive: alive }));
+        stream.accompany(Box::new(Guard { key, place, shared: self.shared.clone(), _alive: sender.clone() }));
+        true
     }
 }
 

@@ -55,6 +55,9 @@ pub(super) struct Socket {
     companion: OnceLock<Companion>,
 }
 
+/// Where sockets are closed that linger: each may take as long as its SO_LINGER says.
+static LINGERING: blocking::Pool = blocking::Pool::new("towpath-linger", 64);
+
 /// Dropped together with a socket. As std's sockets, ours may cross a `catch_unwind`.
 pub(super) type Companion = Box<dyn Debug + Send + Sync + UnwindSafe + RefUnwindSafe>;
 
@@ -81,6 +84,7 @@ impl Handle {
     }
 
     fn with(fd: OwnedFd, drains: bool, nonblocking: bool, lingers: bool) -> Handle {
+        _ = sys::nothing(); // tried again when it is needed
         Handle(Arc::new(Socket {
             fd: Some(fd),
             read: Direction::new(),
@@ -115,6 +119,7 @@ impl Handle {
         loop {
             // A worker that delivers a report holds the socket for a moment.
             match Arc::try_unwrap(socket) {
+                Ok(unique) if unique.read.is_closed() => return Err(closed()),
                 Ok(unique) => return Ok(unique.into_fd()),
                 Err(shared) => socket = shared,
             }
@@ -182,9 +187,7 @@ impl Socket {
         limit: Option<Instant>,
         mut attempt: impl FnMut(BorrowedFd<'_>) -> Result<Progress<T>, Errno>,
     ) -> io::Result<T> {
-        let result = direction.operate(self.wait(op), self.mode(), limit, || self.register(), || attempt(self.fd()));
-        park::spend();
-        result
+        direction.operate(self.wait(op), self.mode(), limit, || self.register(), || attempt(self.fd()))
     }
 
     pub(super) fn wait(&self, op: Op) -> Wait {
@@ -204,6 +207,8 @@ impl Socket {
     }
 
     pub(super) fn read_vectored(self: &Arc<Self>, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let count = bufs.len().min(sys::MAX_VECTORED);
+        let bufs = &mut bufs[..count];
         let len = bufs.iter().map(|buf| buf.len()).sum();
         self.receive(len, |fd| sys::recv_vectored(fd, bufs))
     }
@@ -217,10 +222,12 @@ impl Socket {
             return Ok(0);
         }
         let drains = self.drains;
-        self.operate(&self.read, Op::Read, None, |fd| match recv(fd)? {
+        let received = self.operate(&self.read, Op::Read, None, |fd| match recv(fd)? {
             n if drains && 0 < n && n < len => Ok(Progress::Drained(n)),
             n => Ok(Progress::Done(n)),
-        })
+        });
+        park::spend();
+        received
     }
 
     /// Reads without taking: it never tells that the socket is empty.
@@ -228,29 +235,40 @@ impl Socket {
         if buf.is_empty() {
             return Ok(0);
         }
-        self.operate(&self.read, Op::Read, None, |fd| sys::peek(fd, buf).map(Progress::Done))
+        let peeked = self.operate(&self.read, Op::Read, None, |fd| sys::peek(fd, buf).map(Progress::Done));
+        park::spend();
+        peeked
     }
 
     pub(super) fn write(self: &Arc<Self>, buf: &[u8]) -> io::Result<usize> {
-        let _turn = self.take_turn()?;
-        self.send(|fd| sys::send(fd, buf))
+        self.in_turn(|| self.send(|fd| sys::send(fd, buf)))
     }
 
     pub(super) fn write_vectored(self: &Arc<Self>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let _turn = self.take_turn()?;
-        self.send(|fd| sys::send_vectored(fd, bufs))
+        let bufs = &bufs[..bufs.len().min(sys::MAX_VECTORED)];
+        self.in_turn(|| self.send(|fd| sys::send_vectored(fd, bufs)))
     }
 
     /// Writes all of `buf`, and lets no other write in between.
     pub(super) fn write_all(self: &Arc<Self>, mut buf: &[u8]) -> io::Result<()> {
-        let _turn = self.take_turn()?;
-        while !buf.is_empty() {
-            match self.send(|fd| sys::send(fd, buf))? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                n => buf = &buf[n..],
+        self.in_turn(|| {
+            while !buf.is_empty() {
+                match self.send(|fd| sys::send(fd, buf))? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    n => buf = &buf[n..],
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
+    }
+
+    /// Does `write` while nobody else writes. Others run only once the turn is over, or they would find it taken each time.
+    fn in_turn<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let turn = self.take_turn()?;
+        let written = write();
+        drop(turn);
+        park::spend();
+        written
     }
 
     fn send(self: &Arc<Self>, mut send: impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>) -> io::Result<usize> {
@@ -276,7 +294,9 @@ impl Socket {
                 }
             }
         })?;
-        let handle = Handle::new(fd);
+        park::spend();
+        // What the listener is, and how it lingers, its connections inherit.
+        let handle = Handle::with(fd, self.drains, false, self.lingers.load(Ordering::Relaxed));
         // A peer that has gone by now leaves its address unknown to accept(2) on some systems; getpeername(2) knows no more.
         let peer = peer.map_or_else(|| sys::peer_addr(handle.fd()), Ok)?;
         Ok((handle, peer))
@@ -332,7 +352,7 @@ impl Socket {
         self.retire();
         if self.lingers.load(Ordering::Relaxed) {
             let socket = self.clone();
-            return blocking::spawn(Box::new(move || _ = socket.release()));
+            return LINGERING.spawn(Box::new(move || _ = socket.release()));
         }
         self.release()
     }
@@ -355,7 +375,7 @@ impl Drop for Socket {
         let fd = self.fd.take();
         if *self.lingers.get_mut() && !self.read.is_closed() {
             // If no thread can be had, the closure is dropped, and the descriptor closed, right here.
-            _ = blocking::spawn(Box::new(move || drop(fd)));
+            _ = LINGERING.spawn(Box::new(move || drop(fd)));
         }
     }
 }

@@ -55,8 +55,6 @@ pub(super) fn peek(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize, Errno> {
 }
 
 pub(super) fn recv_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize, Errno> {
-    let count = bufs.len().min(MAX_VECTORED);
-    let bufs = &mut bufs[..count];
     Ok(rustix::net::recvmsg(fd, bufs, &mut RecvAncillaryBuffer::default(), RecvFlags::DONTWAIT)?.bytes)
 }
 
@@ -65,12 +63,11 @@ pub(super) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> Result<usize, Errno> {
 }
 
 pub(super) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> Result<usize, Errno> {
-    let bufs = &bufs[..bufs.len().min(MAX_VECTORED)];
     rustix::net::sendmsg(fd, bufs, &mut SendAncillaryBuffer::default(), SEND)
 }
 
-/// IOV_MAX: more buffers in one call are an error, and a short read or write is not.
-const MAX_VECTORED: usize = 1024;
+/// IOV_MAX, the most buffers of one call.
+pub(super) const MAX_VECTORED: usize = 1024;
 
 pub(super) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
     let how = match how {
@@ -152,14 +149,7 @@ pub(super) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 ///
 /// Whoever still holds the number, as a handle or as a `BorrowedFd`, can do no harm to a later file of the same number.
 pub(super) fn close_keeping_number(fd: BorrowedFd<'_>) -> io::Result<()> {
-    static NOTHING: OnceLock<OwnedFd> = OnceLock::new();
-    let nothing = match NOTHING.get() {
-        Some(nothing) => nothing,
-        None => {
-            let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            NOTHING.get_or_init(|| root)
-        }
-    };
+    let nothing = nothing()?;
     loop {
         // SAFETY: the number belongs to whoever lent us `fd` and goes on doing so; what it refers to changes as a whole.
         let result = unsafe { libc::dup3(nothing.as_fd().as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) };
@@ -172,4 +162,14 @@ pub(super) fn close_keeping_number(fd: BorrowedFd<'_>) -> io::Result<()> {
             return Err(error);
         }
     }
+}
+
+/// A descriptor that nothing can be read from or written to. Opened with the first socket, while there are descriptors.
+pub(super) fn nothing() -> io::Result<&'static OwnedFd> {
+    static NOTHING: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(nothing) = NOTHING.get() {
+        return Ok(nothing);
+    }
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(NOTHING.get_or_init(|| root))
 }

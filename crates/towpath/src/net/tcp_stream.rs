@@ -293,10 +293,6 @@ impl TcpStream {
     pub(super) fn accompany(&self, companion: Companion) {
         self.socket.accompany(companion);
     }
-
-    pub(super) fn is_same(&self, other: &TcpStream) -> bool {
-        std::sync::Arc::ptr_eq(&self.socket, &other.socket)
-    }
 }
 
 fn zero_timeout() -> io::Error {

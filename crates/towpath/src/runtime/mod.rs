@@ -217,7 +217,12 @@ fn worker_main(settings: &Settings, shared: &Arc<Shared>, report: mpsc::Sender<i
 }
 
 fn explain(error: &io::Error, what: &str) -> io::Error {
-    io::Error::new(error.kind(), format!("{what}: {error}"))
+    // A thread that cannot be had (EAGAIN) is not a socket that would block.
+    let kind = match error.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::Other,
+        kind => kind,
+    };
+    io::Error::new(kind, format!("{what}: {error}"))
 }
 
 /// The runtime of the calling task, or the default one, started now if need be.
@@ -228,6 +233,14 @@ pub(crate) fn current() -> Arc<Shared> {
     match worker::current() {
         Some(worker) => worker.runtime.clone(),
         None => default().unwrap_or_else(|error| panic!("{error}")),
+    }
+}
+
+/// Sees to it that [`current`] does not panic.
+pub(crate) fn ensure() -> io::Result<()> {
+    match worker::current() {
+        Some(_) => Ok(()),
+        None => default().map(drop),
     }
 }
 

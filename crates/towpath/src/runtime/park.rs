@@ -28,6 +28,14 @@ pub(crate) enum Unparker {
 }
 
 impl Unparker {
+    /// Parks the caller, whose own handle this is.
+    pub(crate) fn park(&self, wait: Wait, deadline: Option<Instant>) -> Result<Parked, Cancelled> {
+        match self {
+            Unparker::Task(_) => park(wait, deadline),
+            Unparker::Thread(thread) => thread.park(deadline),
+        }
+    }
+
     pub(crate) fn unpark(&self) {
         match self {
             Unparker::Task(task) => task.unpark(),

@@ -28,6 +28,8 @@ use std::sync::Once;
 use corosensei::stack::StackPointer;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
+use super::blocking;
+
 /// A slot's size where nobody asked for another.
 pub(crate) const DEFAULT_SIZE: usize = 256 * KIB;
 
@@ -350,11 +352,13 @@ fn cannot_guard(call: &str, error: &io::Error) -> io::Error {
 fn warn_of_protected_guards() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        log::warn!(
-            "stacks are guarded by mprotect, for the kernel refused MADV_GUARD_INSTALL (it is older \
-             than Linux 6.13, or the memory is locked): vm.max_map_count bounds the number of tasks, \
-             about 32,750 where it is 65,530"
-        );
+        // A logger is the user's code: it runs where it may do anything, which is not on a worker's own stack.
+        _ = blocking::spawn(Box::new(|| {
+            log::warn!(
+                "stacks are guarded by mprotect, for the kernel refused MADV_GUARD_INSTALL (it is older than Linux 6.13, \
+                 or the memory is locked): vm.max_map_count bounds the number of tasks, about 32,750 where it is 65,530"
+            );
+        }));
     });
 }
 

@@ -61,7 +61,7 @@ impl Waiter {
                 }
                 state => return Ended::Woken((state - FIRST) / 2),
             }
-            let ended = match park::park(wait, deadline) {
+            let ended = match self.unparker.park(wait, deadline) {
                 Ok(Parked::Unparked) => continue,
                 Ok(Parked::TimedOut) => Ended::TimedOut,
                 Err(cancelled) => Ended::Refused(cancelled),

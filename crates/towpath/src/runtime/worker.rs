@@ -14,6 +14,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -22,10 +23,11 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::blocking;
 use super::fiber::{self, Fiber, Step};
 use super::inbox::{Inbox, Sent};
 use super::overflow::{self, Running};
-use super::park::{Cancelled, Parked, Wait, may_wait};
+use super::park::{Cancelled, Parked, Wait, fork, may_wait};
 use super::sources::Sources;
 use super::stack::{Pool, Stack};
 use super::task::Task;
@@ -104,6 +106,7 @@ impl Remote {
         let reserved = !runtime.is_stopping();
         if !reserved {
             self.live.fetch_sub(1, Ordering::SeqCst);
+            _ = self.send(Message::Stop); // it may have counted this task and gone to sleep; one that has gone is no loss
         }
         reserved
     }
@@ -254,6 +257,12 @@ impl Worker {
         let step = fiber.resume();
         // SAFETY: as above.
         unsafe { overflow::set_running(None) };
+        if fork::check().is_err() {
+            // A task forked, and this is the child, in which its closure has returned or would be waited for: the other
+            // tasks are the parent's. A thread that ends as a process's last ends that as well, with 0.
+            // SAFETY: it ends the process, and nothing else.
+            unsafe { libc::_exit(0) };
+        }
         let task = self.running.take();
         match step {
             Step::Suspended(fiber) => self.residents.borrow_mut()[slot].fiber = Some((fiber, running)),
@@ -273,9 +282,14 @@ impl Worker {
             Ok(stack) => stack,
             Err(error) => {
                 let message = format!("no stack for task #{}: {error}", task.id);
-                log::error!("{message}");
-                drop(job);
-                task.completion.finish(Err(Box::new(message)));
+                task.completion.finish(Err(Box::new(message.clone())));
+                // Neither a logger nor a destructor of the user's may run on the worker's own stack, where nothing can
+                // wait. With no thread to be had, the closure leaks.
+                let job = ManuallyDrop::new(job);
+                _ = blocking::spawn(Box::new(move || {
+                    log::error!("{message}");
+                    drop(ManuallyDrop::into_inner(job));
+                }));
                 self.remote.release(task.slot());
                 return None;
             }
@@ -353,7 +367,7 @@ impl Worker {
 
     /// Lets the other ready tasks run first.
     pub(crate) fn yield_now(&self) {
-        if !std::thread::panicking() {
+        if may_wait().is_ok() {
             self.ready.borrow_mut().push_back(self.running_task());
             fiber::suspend();
         }
@@ -408,6 +422,7 @@ impl Worker {
     fn trim(&self, trim_at: &mut Option<Instant>) {
         let mut stacks = self.stacks.borrow_mut();
         if !stacks.needs_trim() {
+            *trim_at = None; // tasks have taken the stacks again
             return;
         }
         let now = self.now.get();

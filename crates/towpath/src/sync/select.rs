@@ -46,6 +46,10 @@ use crate::time::{Duration, Instant};
 /// their places. An arm whose place is `None` never goes ahead. If several arms can, one is chosen at random. If the caller
 /// may not wait, the first arm whose place is not empty gets [`Cancelled`](crate::Cancelled) in the form of its own error.
 ///
+/// # Panics
+/// If the caller may not wait and there is nobody to tell: the places of all arms are `None`, and there is neither
+/// `timeout` nor `default`. (Where it may, such a select waits for ever.)
+///
 /// Patterns must match every result, as in a `let`. One of `timeout` and `default` may stand among the arms.
 #[macro_export]
 macro_rules! select {
@@ -81,8 +85,8 @@ macro_rules! select {
     (@wait [$({$case:ident $make:ident $arguments:tt $pattern:tt $body:tt})*] $limit:tt $otherwise:tt) => {{
         // What each arm came to: `Some` for the one that went ahead. The cases end here, and their borrows with them.
         let ($($case,)*) = {
-            $(let $case = $arguments; let $case = $crate::sync::select::$make($case);)*
-            $crate::sync::select::wait(&[$(&$case as &dyn $crate::sync::select::Case),*], $limit);
+            $(let $case = $arguments; let mut $case = $crate::sync::select::$make($case);)*
+            $crate::sync::select::wait(&mut [$(&mut $case as &mut dyn $crate::sync::select::Case),*], $limit);
             ($($crate::sync::select::Outcome::outcome($case),)*)
         };
         $crate::select!(@chosen $otherwise $({$case $pattern $body})*)
@@ -116,6 +120,8 @@ pub enum Limit {
 /// [`wait`], which borrows its cases, sees to both for those of this file. Being `unsafe` keeps other code from
 /// implementing the trait, and thereby from getting hold of a [`Ticket`].
 pub unsafe trait Case {
+    /// Drops an outcome.
+    fn reset(&self);
     /// Does the operation if that needs no waiting.
     fn attempt(&self) -> bool;
     /// Queues the arm as number `index`; false, and not queued, if it could go ahead.
@@ -131,7 +137,12 @@ pub unsafe trait Case {
 pub struct Ticket<'a>(&'a Waiter);
 
 /// Waits until one of the cases has an outcome, or the limit is over and none has.
-pub fn wait(cases: &[&dyn Case], limit: Limit) {
+///
+/// The cases are borrowed for itself alone: nobody else can queue, settle or move one meanwhile.
+pub fn wait(cases: &mut [&mut dyn Case], limit: Limit) {
+    // An outcome that is left from an earlier wait is dropped now: its destructor is the user's, and none may run later on.
+    cases.iter().for_each(|case| case.reset());
+    let cases = &*cases;
     let deadline = match limit {
         Limit::After(duration) => Some(Instant::after(duration)),
         Limit::Now | Limit::Never => None,
@@ -151,12 +162,14 @@ pub fn wait(cases: &[&dyn Case], limit: Limit) {
             return refuse(cases, cancelled);
         }
         let waiter = Waiter::new();
+        let unwinding = AbortOnUnwind;
         let queued = cases.iter().enumerate().take_while(|(index, case)| case.enlist(Ticket(&waiter), *index)).count();
         let again = queued < cases.len() && waiter.abort();
         let ended = if again { Ended::TimedOut } else { waiter.wait(Op::Select.into(), deadline) };
         for (index, case) in cases[..queued].iter().enumerate() {
             case.settle(ended == Ended::Woken(index));
         }
+        std::mem::forget(unwinding);
         match ended {
             _ if again => continue,
             Ended::Refused(cancelled) => return refuse(cases, cancelled),
@@ -165,7 +178,17 @@ pub fn wait(cases: &[&dyn Case], limit: Limit) {
     }
 }
 
-fn refuse(cases: &[&dyn Case], cancelled: Cancelled) {
+/// Nothing between queueing and settling panics; were it to, queues would point into a stack that is gone.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        eprintln!("towpath: a select has panicked while it was queued; this is a bug in towpath");
+        std::process::abort();
+    }
+}
+
+fn refuse(cases: &[&mut dyn Case], cancelled: Cancelled) {
     _ = cases.iter().any(|case| case.refuse(cancelled));
 }
 
@@ -207,6 +230,10 @@ pub fn recv<T>(RecvArm { receiver }: RecvArm<'_, T>) -> Recv<'_, T> {
 
 // SAFETY: the node is inside the case, and `settle` takes it out of its queue.
 unsafe impl<T> Case for Recv<'_, T> {
+    fn reset(&self) {
+        self.outcome.take();
+    }
+
     fn attempt(&self) -> bool {
         let received = lock(&self.receiver.core.state).receive();
         match received {
@@ -278,6 +305,10 @@ pub fn send<T>(SendArm { sender, message }: SendArm<'_, T>) -> Send<'_, T> {
 
 // SAFETY: the node is inside the case, and `settle` takes it out of its queue.
 unsafe impl<T> Case for Send<'_, T> {
+    fn reset(&self) {
+        self.outcome.take();
+    }
+
     fn attempt(&self) -> bool {
         let mut place = self.message.borrow_mut();
         let Some(message) = place.take() else { return false };
@@ -361,6 +392,10 @@ pub fn join<T: 'static>(JoinArm { handle }: JoinArm<'_, T>) -> Join<'_, T> {
 
 // SAFETY: the node is inside the case, and `settle` takes it out of its queue.
 unsafe impl<T: 'static> Case for Join<'_, T> {
+    fn reset(&self) {
+        self.outcome.take();
+    }
+
     fn attempt(&self) -> bool {
         let handle = self.handle.borrow_mut().take_if(|handle| handle.is_finished());
         let finished = handle.is_some();
