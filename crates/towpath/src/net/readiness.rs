@@ -110,6 +110,7 @@ impl Direction {
         // What is known before the attempt: a report that comes during it raises the epoch, and then it may not be noted.
         let mut seen = self.look();
         let mut try_now = seen & (READY | STICKY) != 0 || mode == Mode::Fail;
+        let mut is_late = false;
         loop {
             if seen & CLOSED != 0 {
                 return Err(closed());
@@ -129,6 +130,7 @@ impl Direction {
                     }
                     Err(Errno::INTR) => continue,
                     Err(Errno::AGAIN) if mode == Mode::Fail => return Err(Errno::AGAIN.into()),
+                    Err(Errno::AGAIN) if is_late => return Err(timed_out()),
                     Err(Errno::AGAIN) => self.clear(seen),
                     // The descriptor means something else once the socket is closed; the error is that it was.
                     Err(_) if self.look() & CLOSED != 0 => return Err(closed()),
@@ -136,14 +138,15 @@ impl Direction {
                 }
             }
             limit = limit.or_else(|| self.timeout().map(Instant::after));
-            self.wait(wait, limit, &mut register)?;
+            is_late = self.wait(wait, limit, &mut register)?;
             seen = self.look();
-            try_now = seen & READY != 0;
+            // What came in time is not late: its report may lie in the poller of a worker that was busy for too long.
+            try_now = is_late || seen & READY != 0;
         }
     }
 
-    /// Waits until there may be something to find. Returns early as it likes; fails when the time is over.
-    fn wait(&self, wait: Wait, limit: Option<Instant>, register: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    /// Waits until there may be something to find. Returns early as it likes, and true when `limit` has passed.
+    fn wait(&self, wait: Wait, limit: Option<Instant>, register: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
         park::may_wait()?;
         // Before we are queued, for it may fail: a report that comes in between shows when we are.
         register()?;
@@ -153,7 +156,7 @@ impl Direction {
         let node = Node::new(&waiter, 0, ());
         // SAFETY: `delist` takes the node out below, unless a claim did.
         if !unsafe { self.enlist(&node) } {
-            return Ok(());
+            return Ok(false);
         }
         // The deadline is read once we are queued: whoever moves it earlier after that wakes us.
         #[cfg(not(towpath_fault = "early_deadline"))]
@@ -164,9 +167,9 @@ impl Direction {
             unsafe { self.delist(&node) };
         }
         match ended {
-            Ended::TimedOut if limit.is_some_and(|limit| limit <= Instant::now()) => Err(timed_out()),
-            // Woken, or late by a deadline that may have been moved: the caller looks again.
-            Ended::TimedOut | Ended::Woken(_) => Ok(()),
+            // If not by this call's own limit, then late by a deadline that may have been moved: the caller looks again.
+            Ended::TimedOut => Ok(limit.is_some_and(|limit| limit <= Instant::now())),
+            Ended::Woken(_) => Ok(false),
             Ended::Refused(cancelled) => Err(cancelled.into()),
         }
     }

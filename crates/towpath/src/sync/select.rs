@@ -94,7 +94,8 @@ macro_rules! select {
     (@chosen ($otherwise:expr)) => { $otherwise };
     (@chosen $otherwise:tt {$case:ident ($pattern:pat) ($body:expr)} $($more:tt)*) => {
         match $case {
-            ::std::option::Option::Some(outcome) => { let $pattern = outcome; $body }
+            // A match, not a `let` and the body behind it: there rustc would call the braces of a short body unnecessary.
+            ::std::option::Option::Some(outcome) => match outcome { $pattern => $body },
             ::std::option::Option::None => $crate::select!(@chosen $otherwise $($more)*),
         }
     };

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use towpath::net::{TcpListener, TcpStream};
+use towpath::sync::channel;
 use towpath::task::{self, JoinHandle};
 use towpath::{PollerKind, Runtime};
 
@@ -145,12 +146,18 @@ pub(crate) fn until_waiting(operation: &str, socket: &impl AsFd) {
 
 /// Waits until that many tasks do.
 pub(crate) fn until_waiters(count: usize, operation: &str, socket: &impl AsFd) {
+    until(|| waiters(operation, socket) >= count);
+}
+
+/// Whether a task does.
+pub(crate) fn is_waiting(operation: &str, socket: &impl AsFd) -> bool {
+    waiters(operation, socket) > 0
+}
+
+fn waiters(operation: &str, socket: &impl AsFd) -> usize {
     let fd = socket.as_fd().as_raw_fd();
-    until(|| {
-        let dump = task::dump();
-        let waiting = dump.tasks().iter().filter(|t| t.operation() == Some(operation) && t.fd() == Some(fd));
-        waiting.count() >= count
-    });
+    let waits = |t: &&task::TaskInfo| t.operation() == Some(operation) && t.fd() == Some(fd);
+    task::dump().tasks().iter().filter(waits).count()
 }
 
 /// Waits until the thread is blocked on a lock or a condition variable, as whoever parks a plain thread has it.
@@ -164,6 +171,20 @@ pub(crate) fn until_blocked(thread: ThreadId) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ThreadId(libc::pid_t);
 
+/// Listens at an address whose listener has just been closed. A process that another test starts may hold that for a
+/// moment more, until it calls exec: so try again, though not for as long as a port stays in TIME-WAIT.
+pub(crate) fn listen_again(addr: SocketAddr) -> TcpListener {
+    let listener = std::cell::OnceCell::new();
+    until(|| match TcpListener::bind(addr) {
+        Ok(bound) => listener.set(bound).is_ok(),
+        Err(error) => {
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            false
+        }
+    });
+    listener.into_inner().expect("it was set")
+}
+
 /// The calling thread's number.
 pub(crate) fn this_thread() -> ThreadId {
     // SAFETY: the call takes nothing and only answers.
@@ -173,6 +194,86 @@ pub(crate) fn this_thread() -> ThreadId {
 /// Runs `f` on a plain thread; the handle is joined as a task's is, and the caller parks.
 pub(crate) fn on_thread<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     task::spawn_blocking(f)
+}
+
+/// Who makes a call that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    Task,
+    Thread,
+}
+
+/// Both kinds of callers.
+pub(crate) const CALLERS: [Caller; 2] = [Caller::Task, Caller::Thread];
+
+impl Caller {
+    /// Has this kind of caller run `f`.
+    pub(crate) fn run<T: Send + 'static>(self, f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        match self {
+            Caller::Task => towpath::spawn(f),
+            Caller::Thread => on_thread(f),
+        }
+    }
+
+    /// Has this kind of caller run `f`, and returns once it waits in it: a task for `operation` on the descriptor of
+    /// `socket`, a thread for anything.
+    pub(crate) fn wait_in<T: Send + 'static>(
+        self,
+        operation: &str,
+        socket: &impl AsFd,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let call = self.wait_or_end_in(operation, socket, f);
+        assert!(!call.is_finished(), "it was to wait in {operation}, and has ended");
+        call
+    }
+
+    /// The same, for an operation on no socket.
+    pub(crate) fn wait_at<T: Send + 'static>(
+        self,
+        operation: &str,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let call = self.start(operation, None, f);
+        assert!(!call.is_finished(), "it was to wait in {operation}, and has ended");
+        call
+    }
+
+    /// The same, for what may also have ended by then.
+    pub(crate) fn wait_or_end_in<T: Send + 'static>(
+        self,
+        operation: &str,
+        socket: &impl AsFd,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.start(operation, Some(socket.as_fd().as_raw_fd()), f)
+    }
+
+    fn start<T: Send + 'static>(
+        self,
+        operation: &str,
+        fd: Option<RawFd>,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        match self {
+            Caller::Task => {
+                let task = towpath::spawn(f);
+                let id = task.task().id();
+                let waits = |t: &task::TaskInfo| t.id() == id && t.operation() == Some(operation) && t.fd() == fd;
+                until(|| task.is_finished() || task::dump().tasks().iter().any(waits));
+                task
+            }
+            Caller::Thread => {
+                let (tell, told) = channel::bounded(1);
+                let thread = on_thread(move || {
+                    tell.send(this_thread()).unwrap();
+                    f()
+                });
+                until_blocked(told.recv().unwrap()); // a thread of the pool that has ended its job waits for another
+                thread
+            }
+        }
+    }
 }
 
 /// The two ends of a connection over 127.0.0.1: the one that connected, and the one that was accepted.
@@ -201,24 +302,21 @@ pub(crate) fn narrow_pair() -> (TcpStream, TcpStream) {
     (connected, listener.accept().unwrap().0)
 }
 
-/// Fills up a [`narrow_pair`] until the kernel takes no more, and says how much that was.
+/// Fills up a [`narrow_pair`] until the kernel takes no more, and says how much that was. It may take some more a while
+/// later, when it sends again what the peer's kernel had no room for.
 pub(crate) fn fill(stream: &TcpStream) -> usize {
     let mut sent = 0;
     stream.set_nonblocking(true).unwrap();
-    let mut full = 0;
-    // What the peer's kernel has yet to take in makes room once more.
-    while full < 20 {
+    loop {
         match (&mut &*stream).write(&[b'.'; 1024]) {
-            Ok(n) => (sent, full) = (sent + n, 0),
+            Ok(n) => sent += n,
             Err(error) => {
                 assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-                full += 1;
-                towpath::time::sleep(Duration::from_millis(1)).unwrap();
+                stream.set_nonblocking(false).unwrap();
+                return sent;
             }
         }
     }
-    stream.set_nonblocking(false).unwrap();
-    sent
 }
 
 /// An address that refuses connections as long as this lives: it is bound, so nobody else gets it, and does not listen.
@@ -230,13 +328,15 @@ pub(crate) struct Refused {
 
 /// A refused address on 127.0.0.1.
 pub(crate) fn refused() -> Refused {
-    refused_at((Ipv4Addr::LOCALHOST, 0))
+    Refused::at(Ipv4Addr::LOCALHOST.into(), 0).unwrap()
 }
 
-/// A refused address.
-pub(crate) fn refused_at(addr: impl Into<SocketAddr>) -> Refused {
-    let (bound, addr) = bound(addr.into()).unwrap();
-    Refused { addr, _bound: bound }
+impl Refused {
+    /// An error if the address is taken.
+    pub(crate) fn at(ip: IpAddr, port: u16) -> io::Result<Refused> {
+        let (bound, addr) = bound(SocketAddr::new(ip, port))?;
+        Ok(Refused { addr, _bound: bound })
+    }
 }
 
 fn bound(addr: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
@@ -266,13 +366,14 @@ impl Silent {
         Ok(Silent { addr, listener, _queued: queued })
     }
 
-    /// How many connect to the address at this moment and have no answer (proc(5), `net/tcp`: state SYN_SENT).
+    /// How many connect to the address at this moment and have no answer (proc(5), `net/tcp`: state SYN_SENT). A socket that
+    /// was closed may live on for a moment, in a process that another test starts and that has yet to call exec.
     pub(crate) fn asking(&self) -> usize {
         connections_to(self.addr.port(), self.addr.is_ipv4(), "02")
     }
 
-    /// How many descriptors of connections to the address there are, besides the one that fills the queue.
-    pub(crate) fn take_queued(self) -> std::net::TcpListener {
+    /// Makes room in the queue: whoever asks gets an answer when its kernel asks again, a second after the first time.
+    pub(crate) fn speak(self) -> std::net::TcpListener {
         self.listener.accept().unwrap();
         self.listener
     }
@@ -296,14 +397,14 @@ pub(crate) fn has_event(fd: &impl AsFd) -> bool {
     poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
 }
 
-/// A port that is free on 127.0.0.1 and on ::1, taken on both by `take`.
+/// Something at ::1 and something at 127.0.0.1, of the same port.
 pub(crate) fn on_both_families<A, B>(
     first: impl Fn(IpAddr, u16) -> io::Result<A>,
     second: impl Fn(IpAddr, u16) -> io::Result<B>,
 ) -> (A, B) {
     let (v6, v4) = (IpAddr::from(Ipv6Addr::LOCALHOST), IpAddr::from(Ipv4Addr::LOCALHOST));
     loop {
-        let port = refused_at((v6, 0)).addr.port();
+        let port = Refused::at(v6, 0).unwrap().addr.port();
         if let (Ok(a), Ok(b)) = (first(v6, port), second(v4, port)) {
             return (a, b);
         }
@@ -351,6 +452,55 @@ pub(crate) fn must_pass(mut command: Command) -> String {
     assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
     assert!(text.contains("1 passed"), "{command:?} ran no test:\n{text}");
     text
+}
+
+/// Runs `body` alone in a process that strace watches with `options`, and returns what strace wrote; `None` if the caller
+/// is that process and has run it, or there is no strace.
+pub(crate) fn traced(name: &str, options: &[&str], body: impl FnOnce()) -> Option<String> {
+    if is_alone(name) {
+        let _watchdog = watchdog();
+        body();
+        return None;
+    }
+    if !has_strace() {
+        return None;
+    }
+    let trace = format!("{}/{name}.{}.strace", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let mut under = vec!["strace", "-f", "-qq", "-o", &trace];
+    under.extend(options);
+    must_pass(child(name, &under));
+    let text = fs::read_to_string(&trace).unwrap();
+    fs::remove_file(&trace).unwrap();
+    Some(text)
+}
+
+/// Runs `body` alone in a process with a network of its own, which has nothing but a loopback interface and whose
+/// settings under `/proc/sys/net` may be changed.
+pub(crate) fn alone_in_a_network(name: &str, body: impl FnOnce()) {
+    if is_alone(name) {
+        let _watchdog = watchdog();
+        loopback_up();
+        return body();
+    }
+    let own_network = ["unshare", "--map-root-user", "--net"];
+    let works = Command::new(own_network[0]).args(&own_network[1..]).arg("true").output();
+    match works {
+        Ok(output) if output.status.success() => drop(must_pass(child(name, &own_network))),
+        Ok(_) => skip("this system gives no network namespaces"),
+        Err(error) => skip(&format!("unshare does not start: {error}")),
+    }
+}
+
+/// What `ip link set lo up` does.
+fn loopback_up() {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let mut name = [0; libc::IFNAMSIZ];
+    name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
+    let up = libc::__c_anonymous_ifr_ifru { ifru_flags: libc::IFF_UP as libc::c_short };
+    let request = libc::ifreq { ifr_name: name, ifr_ifru: up };
+    // SAFETY: the request names an interface and its flags, as netdevice(7) has it, and outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }
 
 /// Says that a test cannot be made on this machine, and fails where no skip is allowed.

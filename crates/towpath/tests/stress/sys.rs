@@ -21,6 +21,40 @@ pub(crate) fn read_urgent(socket: &impl AsRawFd) -> Option<u8> {
     (read == 1).then_some(byte)
 }
 
+/// How many bytes a read would find, up to 99: what shows whether a reader that waits should. An urgent mark ends it.
+pub(crate) fn unread(fd: i32) -> io::Result<usize> {
+    let mut bytes = [0u8; 99];
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: the pointer and the length are those of an array that lives until the call returns; a wrong descriptor is
+    // an error and no harm.
+    let count = unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// What poll(2) says of a descriptor, and the state of its connection as tcp(7) numbers it: whether a caller that waits
+/// should.
+pub(crate) fn readiness(fd: i32) -> String {
+    let events = libc::POLLIN | libc::POLLOUT | libc::POLLPRI | libc::POLLRDHUP;
+    let mut poll = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: the pointer is to the one entry that the count says.
+    let status = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    let mut state = 0_u8;
+    let mut len = 1;
+    // SAFETY: the pointer and the length are those of one byte, the first of a `tcp_info`, and nothing more is written.
+    let told =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut state).cast(), &raw mut len) };
+    let names = [
+        (libc::POLLIN, "in"),
+        (libc::POLLOUT, "out"),
+        (libc::POLLPRI, "pri"),
+        (libc::POLLRDHUP, "rdhup"),
+        (libc::POLLHUP, "hup"),
+        (libc::POLLERR, "err"),
+    ];
+    let ready: Vec<_> = names.iter().filter(|(bit, _)| status > 0 && poll.revents & bit != 0).map(|n| n.1).collect();
+    format!("ready {}, state {}", ready.join("+"), if told == 0 { i32::from(state) } else { -1 })
+}
+
 /// Has a listener hold one connection that nobody has accepted, and leave later ones waiting.
 pub(crate) fn shrink_backlog(listener: &impl AsRawFd) {
     // SAFETY: it takes no pointers; the descriptor is borrowed for the call.

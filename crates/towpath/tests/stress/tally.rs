@@ -85,7 +85,8 @@ pub(crate) fn did(event: Did) {
 
 /// Everything and how often, and the names of what never happened.
 pub(crate) fn table() -> (String, Vec<&'static str>) {
-    let counts: Vec<_> = NAMES.iter().zip(&COUNTS).map(|(name, count)| (*name, count.load(Ordering::Relaxed))).collect();
+    let counts: Vec<_> =
+        NAMES.iter().zip(&COUNTS).map(|(name, count)| (*name, count.load(Ordering::Relaxed))).collect();
     let lines: Vec<_> = counts.iter().map(|(name, count)| format!("  {count:>12}  {name:<40}")).collect();
     let half = lines.len().div_ceil(2);
     let rows: Vec<_> = (0..half)

@@ -83,7 +83,9 @@ impl Scenario {
         );
         for actor in lock(&self.actors).iter() {
             let Doing { what, fd, calls, since } = lock(&actor.doing).clone();
-            let fd = fd.map(|fd| format!(" fd {fd}")).unwrap_or_default();
+            let unread = |fd| super::sys::unread(fd).map_or_else(|e| e.kind().to_string(), |n| format!("{n} bytes"));
+            let state = super::sys::readiness;
+            let fd = fd.map(|fd| format!(" fd {fd} ({}, to read: {})", state(fd), unread(fd))).unwrap_or_default();
             let (role, place, since) = (actor.role, &actor.place, since.elapsed());
             text.push_str(&format!("    {role} on {place}: {what}{fd} for {since:.1?}, call {calls}\n"));
         }

@@ -1,0 +1,422 @@
+//! The accept loop: how it waits when descriptors run out, its limit, how it stops and drains, and that no handler harms
+//! another's connection.
+
+mod common;
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+
+use common::{
+    CALLERS, Caller, PATIENCE, alone, has_event, limit_descriptors, on_each_poller, on_tasks_and_threads, until,
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use towpath::net::{Drained, Server, SocketAddr, Stopper, TcpListener, TcpStream};
+use towpath::sync::channel::{self, Receiver, Sender};
+use towpath::task::JoinHandle;
+use towpath::time::{Duration, Instant};
+
+/// A server that serves in a task.
+struct Running {
+    addr: SocketAddr,
+    stopper: Stopper,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Running {
+    fn start(
+        set: impl FnOnce(Server) -> Server,
+        handler: impl Fn(TcpStream, SocketAddr) + Send + Sync + 'static,
+    ) -> Running {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = set(Server::new(listener));
+        let stopper = server.stopper();
+        Running { addr, stopper, task: towpath::spawn(move || server.serve(handler)) }
+    }
+
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr).unwrap()
+    }
+
+    /// Stops, waits for the connections, and for the server.
+    fn end(self) -> Drained {
+        let drained = self.stopper.drain(PATIENCE);
+        self.task.join().unwrap().unwrap();
+        drained
+    }
+}
+
+fn echo(mut stream: TcpStream, _peer: SocketAddr) {
+    let mut buf = [0; 1024];
+    while let Ok(n @ 1..) = stream.read(&mut buf) {
+        if stream.write_all(&buf[..n]).is_err() {
+            return;
+        }
+    }
+}
+
+fn is_echoed(stream: &mut TcpStream) {
+    stream.write_all(b"hello").unwrap();
+    let mut buf = [0; 5];
+    stream.read_exact(&mut buf).unwrap();
+    assert_eq!(&buf, b"hello");
+}
+
+#[test]
+fn connections_are_served_at_once_each_by_a_task() {
+    on_tasks_and_threads(|| {
+        let server = Running::start(|server| server, echo);
+        let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(is_echoed);
+        clients.iter_mut().rev().for_each(is_echoed);
+        assert_eq!(server.stopper.connections(), 20);
+        drop(clients);
+        until(|| server.stopper.connections() == 0);
+        assert_eq!(server.end(), Drained { finished: 0, cut: 0 });
+    });
+}
+
+#[test]
+fn its_connections_have_nodelay_on_and_their_peers_address() {
+    on_tasks_and_threads(|| {
+        let (tell, told) = channel::unbounded();
+        let server = Running::start(
+            |server| server,
+            move |stream, peer| {
+                tell.send((stream.nodelay().unwrap(), peer)).unwrap();
+            },
+        );
+        let client = server.connect();
+        assert_eq!(told.recv().unwrap(), (true, client.local_addr().unwrap()));
+        server.end();
+    });
+}
+
+/// Takes all descriptors that this process may still have.
+fn hog() -> Vec<File> {
+    std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
+}
+
+#[test]
+fn without_descriptors_it_waits_longer_and_longer_until_it_succeeds() {
+    alone("without_descriptors_it_waits_longer_and_longer_until_it_succeeds", || {
+        limit_descriptors(64);
+        on_each_poller(|| {
+            let (tell, told) = channel::unbounded();
+            let tell = move |error: &std::io::Error, wait| tell.send((error.raw_os_error(), wait)).unwrap();
+            let server = Running::start(|server| server.on_error(tell), echo);
+            let waits = |told: &Receiver<(Option<i32>, Duration)>| {
+                let (error, wait) = told.recv().unwrap();
+                assert_eq!(error, Some(libc::EMFILE));
+                wait.as_millis()
+            };
+            let mut hogged = hog();
+            hogged.pop();
+            let mut client = server.connect();
+            let start = Instant::now();
+            let first: Vec<_> = (0..10).map(|_| waits(&told)).collect();
+            assert_eq!(first, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+            assert!(start.elapsed() >= Duration::from_millis(2275), "it does wait");
+            // What was queued is served once it can be.
+            drop(hogged);
+            is_echoed(&mut client);
+            while told.try_recv().is_ok() {}
+
+            // A success begins anew.
+            let mut hogged = hog();
+            hogged.pop();
+            let mut other = server.connect();
+            assert_eq!([waits(&told), waits(&told)], [5, 10]);
+            is_echoed(&mut client);
+            drop(hogged);
+            is_echoed(&mut other);
+            drop((client, other));
+            server.end();
+        });
+    });
+}
+
+#[test]
+fn it_stops_at_once_also_while_it_waits_for_descriptors() {
+    alone("it_stops_at_once_also_while_it_waits_for_descriptors", || {
+        limit_descriptors(64);
+        on_each_poller(|| {
+            let (tell, told) = channel::unbounded();
+            let server = Running::start(|server| server.on_error(move |_, wait| tell.send(wait).unwrap()), echo);
+            let mut hogged = hog();
+            hogged.pop();
+            let _client = server.connect();
+            while told.recv().unwrap() < Duration::from_secs(1) {}
+            let start = Instant::now();
+            server.stopper.stop();
+            server.task.join().unwrap().unwrap();
+            assert!(start.elapsed() < Duration::from_secs(1), "it has waited to the end");
+            assert!(told.try_recv().is_err());
+        });
+    });
+}
+
+/// A handler that says when it begins, and ends when it is told to.
+fn gated() -> (impl Fn(TcpStream, SocketAddr) + Send + Sync + 'static, Receiver<SocketAddr>, Sender<()>) {
+    let (begin, begun) = channel::unbounded();
+    let (end, gate) = channel::bounded(0);
+    let handler = move |_stream, peer| {
+        begin.send(peer).unwrap();
+        gate.recv().unwrap();
+    };
+    (handler, begun, end)
+}
+
+#[test]
+fn at_most_so_many_connections_are_open_and_the_rest_wait_in_the_kernel() {
+    on_tasks_and_threads(|| {
+        let (handler, begun, end) = gated();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let queue = listener.try_clone().unwrap();
+        let server = Server::new(listener).max_connections(2);
+        let stopper = server.stopper();
+        let serving = towpath::spawn(move || server.serve(handler));
+        let clients: Vec<_> = (0..4).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        let addrs: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+        let mut first = [begun.recv().unwrap(), begun.recv().unwrap()];
+        first.sort_unstable_by_key(|addr| addrs.iter().position(|a| a == addr));
+        assert_eq!(first[..], addrs[..2]);
+
+        // It waits for a place now, and not in accept.
+        let id = serving.task().id();
+        until(|| {
+            let dump = towpath::task::dump();
+            dump.tasks().iter().any(|task| task.id() == id && task.operation() == Some("select"))
+        });
+        assert!(has_event(&queue), "the others are in the kernel's queue");
+        assert_eq!((stopper.connections(), begun.try_recv().is_err()), (2, true));
+
+        end.send(()).unwrap();
+        assert_eq!(begun.recv().unwrap(), addrs[2]);
+        assert_eq!(stopper.connections(), 2);
+        end.send(()).unwrap();
+        assert_eq!(begun.recv().unwrap(), addrs[3]);
+        (0..2).for_each(|_| end.send(()).unwrap());
+        stopper.stop();
+        serving.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_place_is_free_again_however_its_connection_came_to_an_end() {
+    on_tasks_and_threads(|| {
+        let handler = |mut stream: TcpStream, _| {
+            let mut how = [0];
+            stream.read_exact(&mut how).unwrap();
+            stream.write_all(&how).unwrap();
+            match how[0] {
+                0 => {}
+                1 => panic!("as the test wants it"),
+                2 => stream.close().unwrap(),
+                3 => drop(stream.into_std().unwrap()),
+                4 => drop(stream.into_split()),
+                _ => drop(towpath::spawn(move || drop(stream))),
+            }
+        };
+        let server = Running::start(|server| server.max_connections(1), handler);
+        for how in [0, 1, 2, 3, 4, 5].repeat(3) {
+            let mut client = server.connect();
+            client.write_all(&[how]).unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).unwrap();
+            assert_eq!(answer, [how], "there was a place");
+        }
+        until(|| server.stopper.connections() == 0);
+        server.end();
+    });
+}
+
+#[test]
+fn a_connection_is_open_as_long_as_anybody_has_it() {
+    on_tasks_and_threads(|| {
+        let (gate, go_on) = channel::bounded::<()>(0);
+        let (tell, told) = channel::unbounded();
+        let handler = move |stream: TcpStream, _| {
+            let (go_on, tell) = (go_on.clone(), tell.clone());
+            // The handler returns at once; its reader goes on.
+            drop(towpath::spawn(move || {
+                assert_eq!((&stream).read(&mut [0; 8]).unwrap(), 5);
+                go_on.recv().unwrap();
+                drop(stream);
+                tell.send(()).unwrap();
+            }));
+        };
+        let server = Running::start(|server| server.max_connections(1), handler);
+        let mut first = server.connect();
+        first.write_all(b"hello").unwrap();
+        let mut second = server.connect();
+        second.write_all(b"hello").unwrap();
+        gate.send(()).unwrap();
+        told.recv().unwrap();
+        // Only now does the second one have its place; and it counts when the server drains.
+        until(|| server.stopper.connections() == 1);
+        let stopper = server.stopper.clone();
+        let drain = Caller::Task.wait_at("recv", move || stopper.drain(PATIENCE));
+        gate.send(()).unwrap();
+        told.recv().unwrap();
+        assert_eq!(drain.join().unwrap(), Drained { finished: 1, cut: 0 });
+        server.task.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn stopping_ends_the_loop_and_leaves_open_connections_alone() {
+    on_tasks_and_threads(|| {
+        for caller in CALLERS {
+            let server = Running::start(|server| server, echo);
+            let mut client = server.connect();
+            is_echoed(&mut client);
+            let stopper = server.stopper.clone();
+            caller.run(move || stopper.stop()).join().unwrap();
+            server.task.join().unwrap().unwrap();
+            // A process that another test starts may hold the listener until it calls exec.
+            let refused = |error: std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
+            until(|| TcpStream::connect(server.addr).is_err_and(refused));
+            is_echoed(&mut client);
+            server.stopper.stop();
+            is_echoed(&mut client);
+        }
+    });
+}
+
+#[test]
+fn a_server_that_was_stopped_before_it_serves_returns_at_once() {
+    on_tasks_and_threads(|| {
+        for limited in [false, true] {
+            let mut server = Server::new(TcpListener::bind("127.0.0.1:0").unwrap());
+            if limited {
+                server = server.max_connections(1);
+            }
+            let stopper = server.stopper();
+            assert_eq!(stopper.drain(Duration::ZERO), Drained { finished: 0, cut: 0 });
+            server.serve(|_, _| panic!("nobody connects")).unwrap();
+        }
+    });
+}
+
+#[test]
+fn draining_waits_for_what_is_open_and_cuts_what_does_not_end() {
+    on_tasks_and_threads(|| {
+        for caller in CALLERS {
+            let server = Running::start(|server| server, echo);
+            let mut clients: Vec<_> = (0..5).map(|_| server.connect()).collect();
+            clients.iter_mut().for_each(is_echoed);
+            let stopper = server.stopper.clone();
+            let drain = caller.wait_at("recv", move || stopper.drain(Duration::from_millis(500)));
+            server.task.join().unwrap().unwrap();
+            // Still they are served, and two of them finish in time.
+            clients.iter_mut().for_each(is_echoed);
+            clients.truncate(3);
+            assert_eq!(drain.join().unwrap(), Drained { finished: 2, cut: 3 });
+            for client in &mut clients {
+                assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+            }
+            until(|| server.stopper.connections() == 0);
+            assert_eq!(server.stopper.drain(PATIENCE), Drained { finished: 0, cut: 0 });
+        }
+    });
+}
+
+#[test]
+fn draining_ends_with_the_last_connection_and_not_with_its_time() {
+    on_tasks_and_threads(|| {
+        let server = Running::start(|server| server, echo);
+        let mut client = server.connect();
+        is_echoed(&mut client);
+        let stopper = server.stopper.clone();
+        // Had it to wait for its time, the watchdog would not wait for it.
+        let drain = Caller::Task.wait_at("recv", move || stopper.drain(PATIENCE * 10));
+        server.task.join().unwrap().unwrap();
+        drop(client);
+        assert_eq!(drain.join().unwrap(), Drained { finished: 1, cut: 0 });
+    });
+}
+
+#[test]
+fn it_stops_also_while_it_waits_for_a_place() {
+    on_tasks_and_threads(|| {
+        let (handler, begun, end) = gated();
+        let server = Running::start(|server| server.max_connections(1), handler);
+        let _client = server.connect();
+        begun.recv().unwrap();
+        server.stopper.stop();
+        server.task.join().unwrap().unwrap();
+        end.send(()).unwrap();
+    });
+}
+
+#[test]
+fn a_handler_that_panics_closes_its_own_connection_only() {
+    on_tasks_and_threads(|| {
+        let handler = |mut stream: TcpStream, peer| {
+            let mut first = [0];
+            stream.read_exact(&mut first).unwrap();
+            assert_ne!(&first, b"!", "as the test wants it");
+            stream.write_all(&first).unwrap();
+            echo(stream, peer);
+        };
+        let server = Running::start(|server| server, handler);
+        let (mut before, mut panics) = (server.connect(), server.connect());
+        is_echoed(&mut before);
+        panics.write_all(b"!").unwrap();
+        assert_eq!(panics.read(&mut [0; 8]).unwrap(), 0);
+        is_echoed(&mut before);
+        let mut after = server.connect();
+        is_echoed(&mut after);
+        drop((before, after));
+        server.end();
+    });
+}
+
+#[test]
+fn the_loop_ends_when_its_listener_is_closed() {
+    on_tasks_and_threads(|| {
+        for caller in CALLERS {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let clone = listener.try_clone().unwrap();
+            let server = Server::new(listener).on_error(|error, _| panic!("it must not try again: {error}"));
+            let serving = Caller::Task.wait_in("accept", &clone, move || server.serve(echo));
+            caller.run(move || clone.close().unwrap()).join().unwrap();
+            serving.join().unwrap().unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_loop_ends_with_an_error_that_would_only_come_again() {
+    on_tasks_and_threads(|| {
+        let serve = |listener: TcpListener| {
+            let server = Server::new(listener).on_error(|error, _| panic!("it must not try again: {error}"));
+            server.serve(echo).unwrap_err()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_deadline(Some(Instant::now())).unwrap();
+        assert_eq!(serve(listener).kind(), ErrorKind::TimedOut);
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(serve(listener).kind(), ErrorKind::WouldBlock);
+
+        let none: OwnedFd =
+            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        assert_eq!(serve(TcpListener::from(none)).raw_os_error(), Some(libc::EINVAL));
+    });
+}
+
+#[test]
+fn a_stopper_outlives_a_server_that_was_never_started() {
+    on_tasks_and_threads(|| {
+        let server = Server::new(TcpListener::bind("127.0.0.1:0").unwrap());
+        let stopper = server.stopper();
+        drop(server);
+        assert_eq!(stopper.connections(), 0);
+        assert_eq!(stopper.drain(PATIENCE * 10), Drained { finished: 0, cut: 0 });
+    });
+}
