@@ -445,6 +445,28 @@ fn a_message_may_use_the_channel_while_it_is_dropped() {
 }
 
 #[test]
+fn halves_go_where_their_messages_may_go() {
+    /// `T: NotSend<_>` is clear only for what is not `Send`, and not compiled for what is.
+    trait NotSend<A> {
+        fn check() {}
+    }
+    struct Both;
+    impl<T: ?Sized> NotSend<()> for T {}
+    impl<T: ?Sized + Send> NotSend<Both> for T {}
+    fn anywhere<T: Send + Sync>() {}
+
+    anywhere::<Sender<String>>();
+    anywhere::<Receiver<std::cell::Cell<u32>>>();
+    <Sender<std::rc::Rc<u32>> as NotSend<_>>::check();
+    <Receiver<std::rc::Rc<u32>> as NotSend<_>>::check();
+
+    // On one thread, they carry what may not leave it.
+    let (sender, receiver) = bounded(1);
+    sender.send(std::rc::Rc::new(1)).unwrap();
+    assert_eq!(*receiver.recv().unwrap(), 1);
+}
+
+#[test]
 fn halves_tell_whether_they_are_of_one_channel() {
     let (first, second) = (unbounded::<()>(), unbounded::<()>());
     assert!(first.0.same_channel(&first.0.clone()) && first.1.same_channel(&first.1.clone()));

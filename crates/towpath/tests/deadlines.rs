@@ -5,7 +5,10 @@ mod common;
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 
-use common::{CALLERS, Caller, PATIENCE, has_event, narrow_pair, on_tasks_and_threads, pair, until, until_waiting};
+use common::{
+    CALLERS, Caller, PATIENCE, has_event, narrow_pair, on_each_poller, on_tasks_and_threads, pair, pair_with_std,
+    until, until_waiting,
+};
 use towpath::net::{TcpListener, TcpStream};
 use towpath::time::{Duration, Instant, sleep_until};
 
@@ -408,11 +411,13 @@ fn what_came_in_time_is_read_although_its_worker_was_busy() {
     on_each_poller(|| {
         in_time(|end| {
             let (mut stream, mut peer) = pair_with_std();
-            let clone = stream.try_clone().unwrap();
+            // With its first wait the socket is this worker's.
+            stream.set_read_timeout(Some(Duration::from_micros(1))).unwrap();
+            assert_eq!(kind(stream.read(&mut [0; 8])), ErrorKind::TimedOut);
             let timeout = end.duration_since(Instant::now()).max(Duration::from_millis(1));
             stream.set_read_timeout(Some(timeout)).unwrap();
-            let reader = towpath::task::spawn_local(move || stream.read(&mut [0; 8]));
-            until(|| reader.is_finished() || is_waiting("read", &clone));
+            let clone = stream.try_clone().unwrap();
+            let reader = Caller::Thread.wait_or_end_in("read", &stream, move || (&clone).read(&mut [0; 8]));
             peer.write_all(b"hello").unwrap();
             let in_time = Instant::now() < end && !reader.is_finished();
             // Not the library's sleep: this holds the worker up, until the time is over and the bytes are there.

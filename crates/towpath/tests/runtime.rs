@@ -280,7 +280,7 @@ fn dropping_a_runtime_does_not_wait_for_ever() {
 fn a_runtime_that_has_ended_leaves_nothing_behind() {
     alone("a_runtime_that_has_ended_leaves_nothing_behind", || {
         drop(spawn(|| ())); // the default runtime, which stays
-        drop(named("once", 2)); // what is made once
+        named("once", 2).run(|| drop(pair())); // what is made once
         until(|| threads_named("once-") == 0);
         let (before, mut mapped) = (descriptors(), None);
         for round in 0..50 {
@@ -394,8 +394,9 @@ fn signals_of_the_process_do_not_come_to_workers() {
         let me = thread();
         for _ in 0..20 {
             let busy = runtime.spawn(|| until(|| HANDLED_BY.load(Ordering::SeqCst) != 0));
+            let pid = std::process::id().cast_signed();
             // SAFETY: a signal for which there is a handler.
-            assert_eq!(unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) }, 0);
+            assert_eq!(unsafe { libc::kill(pid, libc::SIGUSR1) }, 0);
             busy.join().unwrap();
             let handler = HANDLED_BY.swap(0, Ordering::SeqCst);
             let comm = std::fs::read_to_string(format!("/proc/self/task/{handler}/comm")).unwrap_or_default();

@@ -209,11 +209,12 @@ fn ready_arms_are_chosen_about_equally_often() {
         }
         let chosen = [0; 4].map(Cell::new);
         let choose = |n: usize| chosen[n].set(chosen[n].get() + 1);
+        let mut finished: Vec<_> = (0..3000).map(|_| spawn(|| ())).collect();
+        until(|| finished.iter().all(|task| task.is_finished()));
         let mut task = None;
         for _ in 0..3000 {
             let mut message = Some(());
-            task.get_or_insert_with(|| spawn(|| ()));
-            until(|| task.as_ref().is_some_and(|task| task.is_finished()));
+            task = task.or_else(|| finished.pop());
             select! {
                 recv(first.1) -> _ => choose(0),
                 recv(second.1) -> _ => choose(1),

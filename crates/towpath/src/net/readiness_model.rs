@@ -202,16 +202,6 @@ fn closing_ends_every_wait() {
 }
 
 #[test]
-fn one_of_two_that_close_does() {
-    explore(None, || {
-        let stream = Stream::new(0);
-        let other = stream.spawn(|stream| stream.direction.close());
-        let here = stream.direction.close();
-        assert!(here != other.join().unwrap());
-    });
-}
-
-#[test]
 fn a_deadline_that_is_set_meanwhile_ends_every_wait() {
     explore(Some(3), || {
         let stream = Stream::empty();

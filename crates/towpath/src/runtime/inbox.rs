@@ -72,7 +72,7 @@ impl<M> Inbox<M> {
     /// Takes no more messages, if there are none left to take. False, and nothing done, otherwise.
     pub(crate) fn close(&self) -> bool {
         let mut messages = lock(&self.messages);
-        let empty = messages.as_ref().is_none_or(Vec::is_empty);
+        let empty = messages.as_ref().is_none_or(Vec::is_empty) || cfg!(towpath_fault = "hasty_close");
         if empty {
             *messages = None;
         }

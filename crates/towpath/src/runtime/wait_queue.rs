@@ -87,10 +87,12 @@ impl Waiter {
         self.state.compare_exchange(WAITING, claimed, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    fn finish(&self, case: usize) {
+    /// The last that a claimer does. It borrows the word alone: the waiter may be gone before this returns, and what an
+    /// argument refers to must stay until then, atomics excepted.
+    fn finish(state: &AtomicUsize, case: usize) {
         const DONE: Ordering =
             if cfg!(towpath_fault = "relaxed_finish") { Ordering::Relaxed } else { Ordering::Release };
-        self.state.store(FIRST + 2 * case + 1, DONE);
+        state.store(FIRST + 2 * case + 1, DONE);
     }
 }
 
@@ -252,7 +254,7 @@ impl<P> WaitQueue<P> {
             // SAFETY: between CLAIMED and DONE the payload is the claimer's.
             node.payload.with_mut(|payload| hand_over(unsafe { &mut *payload }));
             let unparker = waiter.unparker.clone();
-            waiter.finish(node.case);
+            Waiter::finish(&waiter.state, node.case);
             return Some(unparker);
         }
     }

@@ -16,6 +16,25 @@ use crate::runtime::{resume_panic, task};
 /// let handle = towpath::spawn(|| 6 * 7);
 /// assert_eq!(handle.join().unwrap(), 42);
 /// ```
+///
+/// What [`spawn`](super::spawn) is given and what it returns may both cross to another thread:
+///
+/// ```compile_fail,E0277
+/// let mine = std::rc::Rc::new(1);
+/// drop(towpath::spawn(move || drop(mine)));
+/// ```
+/// ```compile_fail,E0277
+/// drop(towpath::spawn(|| std::rc::Rc::new(1)));
+/// ```
+///
+/// A value that may not stays on its thread, and so does its handle; only [`spawn_local`](super::spawn_local) makes one:
+///
+/// ```compile_fail,E0277
+/// drop(towpath::spawn(|| {
+///     let handle = towpath::task::spawn_local(|| std::rc::Rc::new(1));
+///     std::thread::spawn(move || drop(handle));
+/// }));
+/// ```
 #[must_use = "a handle that is dropped at once leaves nobody to see the task's panic; say `drop(spawn(…))` if that is meant"]
 pub struct JoinHandle<T> {
     task: Task,

@@ -146,18 +146,9 @@ pub(crate) fn until_waiting(operation: &str, socket: &impl AsFd) {
 
 /// Waits until that many tasks do.
 pub(crate) fn until_waiters(count: usize, operation: &str, socket: &impl AsFd) {
-    until(|| waiters(operation, socket) >= count);
-}
-
-/// Whether a task does.
-pub(crate) fn is_waiting(operation: &str, socket: &impl AsFd) -> bool {
-    waiters(operation, socket) > 0
-}
-
-fn waiters(operation: &str, socket: &impl AsFd) -> usize {
     let fd = socket.as_fd().as_raw_fd();
     let waits = |t: &&task::TaskInfo| t.operation() == Some(operation) && t.fd() == Some(fd);
-    task::dump().tasks().iter().filter(waits).count()
+    until(|| task::dump().tasks().iter().filter(waits).count() >= count);
 }
 
 /// Waits until the thread is blocked on a lock or a condition variable, as whoever parks a plain thread has it.

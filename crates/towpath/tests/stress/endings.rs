@@ -253,7 +253,7 @@ pub(crate) fn listeners(me: &Me, scene: &mut Scene) {
     did(Did::Refused);
 }
 
-/// Connects to a listener whose backlog is full: they are late, or get in once it has room, or are refused once it goes.
+/// Connects to a listener whose backlog is full: they are late, get in once it has room, or are refused once it goes.
 pub(crate) fn backlog(me: &Me, scene: &mut Scene) {
     let listener = me.listen();
     sys::shrink_backlog(&listener);

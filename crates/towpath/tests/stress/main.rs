@@ -5,15 +5,15 @@
 //! cargo test --test stress -- [--seed N] [--seconds S] [--poller os] [--only NAME] [--at-once N] [--patience S]
 //! ```
 //!
-//! A run is a sequence of *scenarios*, each a small play of a few *actors* (tasks of several runtimes, plain threads) that
-//! ends by its own rules within about a second. What scenario number n does and chooses follows from the seed and n; how
-//! its actors are scheduled does not, so a seed repeats the play and not the race. How many scenarios run at once changes
-//! every second or so from one to fifty: alone, a lost wake-up has nobody who makes up for it; in a crowd, actors are
-//! preempted anywhere.
+//! A run is a sequence of *scenarios*, each a small play of a few *actors* (tasks of several runtimes, plain threads)
+//! that ends by its own rules within about a second. What scenario number n does and chooses follows from the seed and
+//! n; how its actors are scheduled does not, so a seed repeats the play and not the race. How many scenarios run at once
+//! changes every second or so from one to fifty: alone, a lost wake-up has nobody who makes up for it; in a crowd, actors
+//! are preempted anywhere.
 //!
-//! It fails when an actor panics (a wrong byte, a wrong error), when a scenario has not ended after twenty seconds (a lost
-//! wake-up), when something is left at the end (descriptors, tasks, threads, stacks), and when one kind of event never
-//! happened. Without `--seconds` a run takes ten seconds.
+//! It fails when an actor panics (a wrong byte, a wrong error), when a scenario has not ended after twenty seconds (a
+//! lost wake-up), when something is left at the end (descriptors, tasks, threads, stacks), and when one kind of event
+//! never happened. Without `--seconds` a run takes ten seconds.
 
 mod channels;
 mod endings;

@@ -1,5 +1,5 @@
-//! Scenarios in which sockets change hands: from worker to worker, to plain threads, to std and back, and out of runtimes
-//! that end.
+//! Scenarios in which sockets change hands: from worker to worker, to plain threads, to std and back, and out of
+//! runtimes that end.
 
 use std::io::{Read, Write};
 use std::sync::Arc;

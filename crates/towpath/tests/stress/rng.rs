@@ -1,6 +1,7 @@
 //! Random numbers from a seed, and the bytes that streams are made of.
 //!
-//! Everything that a scenario chooses comes from here and thus from the run's seed. What the scheduler makes of it does not.
+//! Everything that a scenario chooses comes from here and thus from the run's seed. What the scheduler makes of it does
+//! not.
 
 /// SplitMix64 (Steele, Lea, Flood 2014): any seed is a good one.
 #[derive(Clone, Debug)]

@@ -1,5 +1,5 @@
-//! Scenarios of a connection whose bytes all arrive: one byte to and fro, two bytes that race a short read, bulk in both
-//! directions with two tasks at each end, urgent bytes in between.
+//! Scenarios of a connection whose bytes all arrive: one byte to and fro, two bytes that race a short read, bulk in
+//! both directions with two tasks at each end, urgent bytes in between.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,7 +87,7 @@ fn read_some(me: &Me, stream: &TcpStream, course: &mut Course) -> u64 {
     course.at - before
 }
 
-/// Both directions at once with two actors at each end, while others move deadlines, send an urgent byte, and dawdle.
+/// Both directions at once with two actors at each end, while others move deadlines.
 pub(crate) fn bulk(me: &Me, scene: &mut Scene) {
     let counts = [0, 1].map(|_| scene.rng.pick(&[0, 1, 1_000, 100_000, 1_000_000]));
     let meddled = scene.rng.chance(60);
