@@ -126,7 +126,12 @@ fn an_overflow_is_that_of_the_task_that_runs() {
             runtime.run(|| {
                 // Those around it run as well, in turn, and have names of their own.
                 let other = |name: &str| {
-                    let turns = || (0..).for_each(|_: u64| yield_now());
+                    let turns = || {
+                        // Until the process ends.
+                        loop {
+                            yield_now();
+                        }
+                    };
                     drop(Builder::new().name(name.to_owned()).spawn(turns).unwrap());
                 };
                 other("before");

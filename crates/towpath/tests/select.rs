@@ -653,8 +653,8 @@ fn it_may_be_written_in_many_ways() {
         // Many arms.
         let many: [_; 16] = std::array::from_fn(|_| unbounded::<usize>());
         let m = |n: usize| &many[n].1;
-        for n in 0..16 {
-            many[n].0.send(n).unwrap();
+        for (n, (sender, _)) in many.iter().enumerate() {
+            sender.send(n).unwrap();
             let message = select! {
                 recv(m(0)) -> x => x, recv(m(1)) -> x => x, recv(m(2)) -> x => x, recv(m(3)) -> x => x,
                 recv(m(4)) -> x => x, recv(m(5)) -> x => x, recv(m(6)) -> x => x, recv(m(7)) -> x => x,

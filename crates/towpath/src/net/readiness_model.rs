@@ -4,6 +4,7 @@
 //! What the kernel promises, and no more, is modelled with relaxed atomics: what has arrived before a report can be read by
 //! whoever has seen the report. A reader that waits with no report to come is a deadlock, and loom reports it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use loom::thread;
@@ -39,17 +40,16 @@ impl Stream {
     /// recv(2): takes up to `most`.
     fn receive(&self, most: usize) -> Result<Progress<usize>, Errno> {
         let mut there = self.arrived.load(Ordering::Relaxed);
-        while there % END > 0 {
+        loop {
             let taken = (there % END).min(most);
+            if taken == 0 {
+                return if there == END { Ok(Progress::Done(0)) } else { Err(Errno::AGAIN) };
+            }
             match self.arrived.compare_exchange(there, there - taken, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) if taken < most => return Ok(Progress::Drained(taken)),
                 Ok(_) => return Ok(Progress::Done(taken)),
                 Err(now) => there = now,
             }
-        }
-        match there {
-            END => Ok(Progress::Done(0)),
-            _ => Err(Errno::AGAIN),
         }
     }
 
@@ -231,7 +231,7 @@ fn a_registration_that_moves_has_every_reader_look_again() {
 fn the_turn_is_one_writers_at_a_time() {
     explore(Some(3), || {
         let turn = Arc::new(Direction::new());
-        let written = Arc::new(UnsafeCell::new(0));
+        let written = Rc::new(UnsafeCell::new(0)); // loom runs its threads by turns, on one of the system's
         let write = {
             let (turn, written) = (turn.clone(), written.clone());
             move || {

@@ -84,6 +84,7 @@ macro_rules! select {
     };
     (@wait [$({$case:ident $make:ident $arguments:tt $pattern:tt $body:tt})*] $limit:tt $otherwise:tt) => {{
         // What each arm came to: `Some` for the one that went ahead. The cases end here, and their borrows with them.
+        #[allow(clippy::unused_unit, reason = "a limit may be all there is")]
         let ($($case,)*) = {
             $(let $case = $arguments; let mut $case = $crate::sync::select::$make($case);)*
             $crate::sync::select::wait(&mut [$(&mut $case as &mut dyn $crate::sync::select::Case),*], $limit);

@@ -1,5 +1,7 @@
 //! The body of `std_shape.rs`: each test is compiled and run for either side.
 
+#![allow(clippy::needless_borrows_for_generic_args, clippy::unbuffered_bytes, reason = "every form is what is tested")]
+
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::iter::FusedIterator;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
