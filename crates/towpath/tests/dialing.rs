@@ -88,7 +88,7 @@ fn a_timeout_of_zero_is_invalid() {
 #[test]
 fn one_timeout_covers_all_addresses_together() {
     on_tasks_and_threads(|| {
-        let silent: Vec<Silent> = (0..5).map(|_| Silent::at(V4, 0).unwrap()).collect();
+        let silent: Vec<Silent> = (0..15).map(|_| Silent::at(V4, 0).unwrap()).collect();
         let also: Vec<Silent> = (0..5).map(|_| Silent::at(V6, 0).unwrap()).collect();
         let timeout = Duration::from_millis(300);
         let v4: Vec<SocketAddr> = silent.iter().map(|silent| silent.addr).collect();
@@ -99,7 +99,7 @@ fn one_timeout_covers_all_addresses_together() {
             let elapsed = start.elapsed();
             assert_eq!(error.kind(), ErrorKind::TimedOut);
             assert!(elapsed >= timeout);
-            assert!(elapsed < timeout * 5, "each address has had the whole time: {elapsed:?}");
+            assert!(elapsed < timeout * 15, "each address has had the whole time: {elapsed:?}");
         }
     });
 }
@@ -125,12 +125,15 @@ impl ToSocketAddrs for Slow {
 fn the_timeout_covers_the_lookup_as_well() {
     on_tasks_and_threads(|| {
         let silent = Silent::at(V4, 0).unwrap();
-        let slow = Slow(silent.addr, Cell::new(None));
-        let timeout = Duration::from_secs(1);
-        let error = Dialer::new().timeout(timeout).dial(&slow).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::TimedOut);
-        let left = slow.1.get().expect("it was asked").elapsed();
-        assert!(left < timeout, "the attempt has had a timeout of its own: {left:?}");
+        // Any one attempt may be held up by the machine; not all of them.
+        let at_once = (0..5).any(|_| {
+            let slow = Slow(silent.addr, Cell::new(None));
+            let timeout = Duration::from_millis(500);
+            let error = Dialer::new().timeout(timeout).dial(&slow).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+            slow.1.get().expect("it was asked").elapsed() < timeout
+        });
+        assert!(at_once, "the attempt has a timeout of its own");
 
         let error = Dialer::new().timeout(Duration::from_nanos(1)).dial("localhost:http").unwrap_err();
         assert_eq!(error.to_string(), "lookup localhost: timed out");
@@ -153,10 +156,19 @@ fn of_several_addresses_of_one_family_the_first_that_answers_is_taken() {
 fn the_second_family_is_not_asked_when_the_first_answers() {
     on_tasks_and_threads(|| {
         for (first, second) in [(V6, V4), (V4, V6)] {
-            let (first, second) = (listen(first), listen(second));
-            let stream = TcpStream::connect(&[first.1, second.1][..]).unwrap();
-            assert_eq!(stream.peer_addr().unwrap(), first.1);
-            assert!(!has_event(&second.0));
+            // A machine that takes longer than that over it has no say.
+            let in_time = |_: &u32| {
+                let (first, second) = (listen(first), listen(second));
+                let start = Instant::now();
+                let stream = TcpStream::connect(&[first.1, second.1][..]).unwrap();
+                let in_time = start.elapsed() < DELAY;
+                if in_time {
+                    assert_eq!(stream.peer_addr().unwrap(), first.1);
+                    assert!(!has_event(&second.0));
+                }
+                in_time
+            };
+            assert!((0..50).find(in_time).is_some());
         }
     });
 }

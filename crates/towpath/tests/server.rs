@@ -142,17 +142,20 @@ fn it_stops_at_once_also_while_it_waits_for_descriptors() {
     alone("it_stops_at_once_also_while_it_waits_for_descriptors", || {
         limit_descriptors(64);
         on_each_poller(|| {
-            let (tell, told) = channel::unbounded();
-            let server = Running::start(|server| server.on_error(move |_, wait| tell.send(wait).unwrap()), echo);
-            let mut hogged = hog();
-            hogged.pop();
-            let _client = server.connect();
-            while told.recv().unwrap() < Duration::from_secs(1) {}
-            let start = Instant::now();
-            server.stopper.stop();
-            server.task.join().unwrap().unwrap();
-            assert!(start.elapsed() < Duration::from_secs(1), "it has waited to the end");
-            assert!(told.try_recv().is_err());
+            // Any one attempt may be held up by the machine; not all of them.
+            let at_once = (0..5).any(|_| {
+                let (tell, told) = channel::unbounded();
+                let server = Running::start(|server| server.on_error(move |_, wait| tell.send(wait).unwrap()), echo);
+                let mut hogged = hog();
+                hogged.pop();
+                let _client = server.connect();
+                while told.recv().unwrap() < Duration::from_secs(1) {}
+                let start = Instant::now();
+                server.stopper.stop();
+                server.task.join().unwrap().unwrap();
+                start.elapsed() < Duration::from_secs(1) && told.try_recv().is_err()
+            });
+            assert!(at_once, "it waits to the end");
         });
     });
 }
@@ -305,23 +308,41 @@ fn a_server_that_was_stopped_before_it_serves_returns_at_once() {
 fn draining_waits_for_what_is_open_and_cuts_what_does_not_end() {
     on_tasks_and_threads(|| {
         for caller in CALLERS {
-            let server = Running::start(|server| server, echo);
-            let mut clients: Vec<_> = (0..5).map(|_| server.connect()).collect();
-            clients.iter_mut().for_each(is_echoed);
-            let stopper = server.stopper.clone();
-            let drain = caller.wait_at("recv", move || stopper.drain(Duration::from_millis(500)));
-            server.task.join().unwrap().unwrap();
-            // Still they are served, and two of them finish in time.
-            clients.iter_mut().for_each(is_echoed);
-            clients.truncate(3);
-            assert_eq!(drain.join().unwrap(), Drained { finished: 2, cut: 3 });
-            for client in &mut clients {
-                assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
-            }
-            until(|| server.stopper.connections() == 0);
-            assert_eq!(server.stopper.drain(PATIENCE), Drained { finished: 0, cut: 0 });
+            // A machine that needs more time is given more.
+            let times = (8..).map(|i| Duration::from_millis(1 << i));
+            times.map(|time| drains(caller, time)).find(|in_time| *in_time);
         }
     });
+}
+
+/// Drains a server of five connections, two of which end in that time. False if it was too short.
+fn drains(caller: Caller, time: Duration) -> bool {
+    let server = Running::start(|server| server, echo);
+    let mut clients: Vec<_> = (0..5).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(is_echoed);
+    let stopper = server.stopper.clone();
+    let start = Instant::now();
+    let drain = caller.wait_or_end_at("recv", move || stopper.drain(time));
+    server.task.join().unwrap().unwrap();
+    // Still it serves them.
+    let echoed = clients
+        .iter_mut()
+        .all(|client| client.write_all(b"hello").and_then(|()| client.read_exact(&mut [0; 5])).is_ok());
+    let two = clients.split_off(3);
+    drop(two);
+    until(|| drain.is_finished() || server.stopper.connections() == 3);
+    let in_time = start.elapsed() < time;
+    let drained = drain.join().unwrap();
+    if in_time {
+        assert!(echoed);
+        assert_eq!(drained, Drained { finished: 2, cut: 3 });
+    }
+    for client in &mut clients {
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+    }
+    until(|| server.stopper.connections() == 0);
+    assert_eq!(server.stopper.drain(PATIENCE), Drained { finished: 0, cut: 0 });
+    in_time
 }
 
 #[test]

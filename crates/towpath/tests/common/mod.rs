@@ -225,9 +225,18 @@ impl Caller {
         operation: &str,
         f: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        let call = self.start(operation, None, f);
+        let call = self.wait_or_end_at(operation, f);
         assert!(!call.is_finished(), "it was to wait in {operation}, and has ended");
         call
+    }
+
+    /// The same, for what may also have ended by then.
+    pub(crate) fn wait_or_end_at<T: Send + 'static>(
+        self,
+        operation: &str,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.start(operation, None, f)
     }
 
     /// The same, for what may also have ended by then.
