@@ -76,17 +76,21 @@ fn a_finished_task_is_joined_later_and_by_anybody() {
 
 #[test]
 fn tasks_of_one_worker_start_in_the_order_they_were_spawned_in() {
-    on_each_poller(|| {
+    fn in_order(spawn_one: impl Fn(Box<dyn FnOnce() + Send>) -> JoinHandle<()>) {
         let order = log();
-        let spawned: Vec<_> = (0..1000)
-            .map(|i| {
-                let order = order.clone();
-                spawn_local(move || order.lock().unwrap().push(i))
-            })
-            .collect();
+        let note = |i| {
+            let order = order.clone();
+            spawn_one(Box::new(move || order.lock().unwrap().push(i)))
+        };
+        let spawned: Vec<_> = (0..1000).map(note).collect();
         spawned.into_iter().for_each(|task| task.join().unwrap());
         assert!(taken(&order).into_iter().eq(0..1000));
-    });
+    }
+    let _watchdog = watchdog();
+    let runtime = Runtime::builder().workers(1).build().unwrap();
+    in_order(|f| runtime.spawn(f));
+    runtime.run(|| in_order(spawn));
+    runtime.run(|| in_order(|f| spawn_local(f)));
 }
 
 #[test]
@@ -256,7 +260,7 @@ fn turns_of_others(mut call: impl FnMut()) -> (usize, usize) {
 /// Sees to it that others run in the midst of calls none of which has to wait.
 fn is_fair(what: &str, call: impl FnMut()) {
     let (turns, in_a_row) = turns_of_others(call);
-    assert_eq!((turns, in_a_row), (1000 / 65, 64), "{what}");
+    assert!(turns >= 1000 / 65 && in_a_row <= 64, "{what}: others ran {turns} times, after {in_a_row} calls at most");
 }
 
 #[test]
@@ -558,13 +562,19 @@ fn a_dump_says_what_each_task_waits_for() {
         let accept = spawn(move || drop(accepts.accept()));
         let recv = spawn(move || _ = receiver.recv());
         let send = spawn(move || _ = other.send(()));
-        let late = spawn(|| sleep(Duration::from_millis(200)).unwrap());
-        let (selects, never) = (others.clone(), channel::bounded::<()>(0));
+        let over = Arc::new(AtomicBool::new(false));
+        let sleeping = over.clone();
+        let late = spawn(move || {
+            while !sleeping.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(20)).unwrap();
+            }
+        });
+        let (end, ends) = channel::bounded::<()>(0);
         let select = spawn(move || {
             towpath::select! {
-                recv(never.1) -> _ => {}
-                timeout(Duration::from_millis(200)) => drop(selects),
-            }
+                recv(ends) -> end => end.unwrap_err(),
+                timeout(common::PATIENCE) => panic!("nobody ended it"),
+            };
         });
         let ids = [&read, &accept, &recv, &send, &late, &select].map(|task| task.task().id());
         let join = spawn(move || [late, select].into_iter().for_each(|task| task.join().unwrap()));
@@ -597,7 +607,8 @@ fn a_dump_says_what_each_task_waits_for() {
 
         stream.close().unwrap();
         listener.close().unwrap();
-        drop((sender, others));
+        over.store(true, Ordering::Relaxed);
+        drop((sender, others, end));
         [read, accept, recv, send, join].into_iter().for_each(|task| task.join().unwrap());
     });
 }
@@ -605,6 +616,7 @@ fn a_dump_says_what_each_task_waits_for() {
 #[test]
 fn a_dump_says_running_of_a_task_that_does_not_wait() {
     on_each_poller(|| {
+        sleep(Duration::from_millis(1)).unwrap(); // it has waited, and does no more
         let dump = task::dump();
         let me = task::current().unwrap().id();
         let info = dump.tasks().iter().find(|task| task.id() == me).unwrap();

@@ -10,7 +10,9 @@
 //! * `write_all` and `write!` on a stream that others write to keep their bytes together;
 //! * addresses may be `":8330"` and `"localhost:http"`; `[::]` is every address of both families, whatever the system's
 //!   `net.ipv6.bindv6only` says; an IPv4 peer of such a listener is shown as one (`127.0.0.1`, not `::ffff:127.0.0.1`);
-//! * a descriptor is given away by `into_std` or `TryFrom`, which refuse while clones are alive.
+//! * a read or a peek into an empty buffer returns 0 at once (std's waits for data);
+//! * a descriptor is given away by `into_std` or `TryFrom`, which refuse while clones are alive; std's `From` and
+//!   `IntoRawFd` could not. Also left out is what std has deprecated: `TcpListener::{only_v6, set_only_v6}`.
 
 mod addr;
 mod dialer;
