@@ -106,8 +106,14 @@ fn closing_with_a_deadline_set_is_still_closing() {
             stream.set_deadline(Some(Instant::now() + common::PATIENCE * 20)).unwrap();
             stream.close().unwrap();
             assert_closed(reader.join().unwrap());
+
             // That it is closed is said before that it is late.
-            assert_closed((&stream).read(&mut [0; 8]));
+            let (mut stream, _peer) = pair();
+            stream.set_deadline(Some(Instant::now())).unwrap();
+            assert_eq!(stream.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut);
+            stream.close().unwrap();
+            assert_closed(stream.read(&mut [0; 8]));
+            assert_closed(stream.write(b"x"));
         }
     });
 }

@@ -122,9 +122,10 @@ fn a_listener_goes_to_std_and_back_and_works_each_time() {
 #[test]
 fn deadlines_and_timeouts_stay_behind() {
     on_tasks_and_threads(|| {
-        let (stream, mut peer) = pair();
-        stream.set_deadline(Some(Instant::now())).unwrap();
+        let (mut stream, mut peer) = pair();
         stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        assert_eq!(stream.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut); // so that it is registered
+        stream.set_deadline(Some(Instant::now())).unwrap();
         let stream = TcpStream::from(stream.into_std().unwrap());
         assert_eq!(stream.read_timeout().unwrap(), None);
         let clone = stream.try_clone().unwrap();
