@@ -24,6 +24,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Lets another thread run while this one waits for it to finish a few instructions.
+#[cold]
 pub(crate) fn relax() {
     #[cfg(not(towpath_loom))]
     std::thread::yield_now();

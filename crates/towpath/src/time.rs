@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 
 pub use std::time::Duration;
 
-use crate::runtime::park::{self, Cancelled, Op, Parked};
+use crate::runtime::park::{Cancelled, Op};
+use crate::runtime::wait_queue::Waiter;
 
 /// A point in time on the monotonic clock, as `std::time::Instant`, in nanoseconds.
 ///
@@ -156,10 +157,6 @@ pub fn sleep(duration: Duration) -> Result<(), Cancelled> {
 /// # Errors
 /// As [`sleep`].
 pub fn sleep_until(deadline: Instant) -> Result<(), Cancelled> {
-    loop {
-        match park::park(Op::Sleep.into(), Some(deadline))? {
-            Parked::TimedOut => return Ok(()),
-            Parked::Unparked => {}
-        }
-    }
+    Waiter::new()?.wait(Op::Sleep.into(), Some(deadline));
+    Ok(())
 }

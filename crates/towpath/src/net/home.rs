@@ -14,7 +14,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::io::Errno;
 
@@ -58,13 +58,19 @@ impl Home {
 
 impl Socket {
     /// Sees to it that reports come, for a caller that is about to wait.
+    #[inline]
     pub(super) fn register(self: &Arc<Self>) -> io::Result<()> {
         let here = worker::current();
         let home_id = self.home.id.load(Ordering::Relaxed);
-        if here.as_ref().is_some_and(|worker| worker.remote.id == home_id) {
+        if here.is_some_and(|worker| worker.remote.id == home_id) {
             self.home.away.store(0, Ordering::Relaxed);
             return Ok(());
         }
+        self.register_from(here)
+    }
+
+    #[cold]
+    fn register_from(self: &Arc<Self>, here: Option<&Worker>) -> io::Result<()> {
         // Who waits on a plain thread needs a runtime to be woken by, and that may have to start.
         let default = here.is_none().then(runtime::default).transpose()?;
         let mut home = self.home.lock();
@@ -128,9 +134,8 @@ impl Socket {
         true
     }
 
-    fn as_source(self: &Arc<Self>) -> Weak<dyn Source> {
-        let source: Arc<dyn Source> = self.clone();
-        Arc::downgrade(&source)
+    fn as_source(self: &Arc<Self>) -> Arc<dyn Source> {
+        self.clone()
     }
 
     /// Has everybody who waits try again.

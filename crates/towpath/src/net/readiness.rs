@@ -2,7 +2,7 @@
 //! call goes through is [`Direction::operate`]: try, note, park, retry.
 //!
 //! ```text
-//! state   epoch │ FORCED STICKY CLOSED WAITING READY        one atomic word
+//! state   epoch │ LOCKED FORCED STICKY CLOSED WAITING READY        one atomic word
 //! ```
 //!
 //! * **READY** says that the next call may succeed. It starts out set, a report sets it, and a call that found nothing
@@ -12,6 +12,8 @@
 //!   tries, and a short read does not count as "empty now". **FORCED** (an error is pending) does the same until a call
 //!   finds nothing.
 //! * **WAITING** says that the queue is not empty. It changes under the queue's lock only.
+//! * **LOCKED** is that lock: in the same word, so that a report or a wait takes it with the step that it makes anyway. It
+//!   is held for a few instructions, in which nothing waits.
 //! * **CLOSED** is final.
 //!
 //! A report wakes one waiter. Whoever leaves, for whatever reason, wakes the next if READY is still set: so one edge is
@@ -19,13 +21,14 @@
 //! loom.
 
 use std::io;
+use std::panic::RefUnwindSafe;
 
 use rustix::io::Errno;
 
 use super::error::{closed, timed_out};
-use crate::runtime::park::{self, Wait};
+use crate::runtime::park::Wait;
 use crate::runtime::wait_queue::{Ended, Node, WaitQueue, Waiter};
-use crate::shim::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
+use crate::shim::{AtomicU64, AtomicUsize, Ordering, UnsafeCell, relax};
 use crate::time::{Duration, Instant};
 
 const READY: usize = 1;
@@ -33,17 +36,27 @@ const WAITING: usize = 2;
 const CLOSED: usize = 4;
 const STICKY: usize = 8;
 const FORCED: usize = 16;
-const EPOCH: usize = 32;
+const LOCKED: usize = 32;
+const EPOCH: usize = 64;
 
-#[derive(Debug)]
+/// How a report is published: who sees it sees what it reported.
+const REPORT: Ordering = if cfg!(towpath_fault = "relaxed_report") { Ordering::Relaxed } else { Ordering::AcqRel };
+
 pub(super) struct Direction {
     state: AtomicUsize,
-    waiting: Mutex<WaitQueue<()>>,
+    /// Guarded by LOCKED.
+    waiting: UnsafeCell<WaitQueue<()>>,
     /// When calls fail, by [`Instant::as_nanos`]; 0 for never.
     deadline: AtomicU64,
     /// How many nanoseconds one call may wait; 0 for as long as it takes.
     timeout: AtomicU64,
 }
+
+// SAFETY: the queue is reached by whoever has LOCKED alone, and may be sent from one thread to another.
+unsafe impl Sync for Direction {}
+
+// No code of the user's runs while the queue is changed, so that a panic finds it whole.
+impl RefUnwindSafe for Direction {}
 
 /// How a call came out that did not fail.
 pub(super) enum Progress<T> {
@@ -75,7 +88,7 @@ impl Direction {
     pub(super) fn new() -> Direction {
         Direction {
             state: AtomicUsize::new(READY),
-            waiting: Mutex::new(WaitQueue::default()),
+            waiting: UnsafeCell::new(WaitQueue::default()),
             deadline: AtomicU64::new(0),
             timeout: AtomicU64::new(0),
         }
@@ -84,6 +97,7 @@ impl Direction {
     /// Does `attempt` until it comes to something, and waits each time that it finds nothing. `register` sees to it,
     /// before each wait, that reports will come: at once if the socket is ready by then. `limit` is this call's own
     /// deadline; without one the direction's timeout counts from the first wait on.
+    #[inline]
     pub(super) fn operate<T>(
         &self,
         wait: Wait,
@@ -99,6 +113,7 @@ impl Direction {
         result
     }
 
+    #[inline]
     fn attempts<T>(
         &self,
         wait: Wait,
@@ -147,12 +162,11 @@ impl Direction {
 
     /// Waits until there may be something to find. Returns early as it likes, and true when `limit` has passed.
     fn wait(&self, wait: Wait, limit: Option<Instant>, register: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
-        park::may_wait()?;
+        let waiter = Waiter::new()?;
         // Before we are queued, for it may fail: a report that comes in between shows when we are.
         register()?;
         #[cfg(towpath_fault = "early_deadline")]
         let deadline = self.deadline();
-        let waiter = Waiter::new();
         let node = Node::new(&waiter, 0, ());
         // SAFETY: `delist` takes the node out below, unless a claim did.
         if !unsafe { self.enlist(&node) } {
@@ -161,19 +175,16 @@ impl Direction {
         // The deadline is read once we are queued: whoever moves it earlier after that wakes us.
         #[cfg(not(towpath_fault = "early_deadline"))]
         let deadline = self.deadline();
-        let ended = waiter.wait(wait, earlier(limit, deadline));
-        if !matches!(ended, Ended::Woken(_)) {
+        if waiter.wait(wait, earlier(limit, deadline)) == Ended::TimedOut {
             // SAFETY: it was enlisted here.
             unsafe { self.delist(&node) };
-        }
-        match ended {
             // If not by this call's own limit, then late by a deadline that may have been moved: the caller looks again.
-            Ended::TimedOut => Ok(limit.is_some_and(|limit| limit <= Instant::now())),
-            Ended::Woken(_) => Ok(false),
-            Ended::Refused(cancelled) => Err(cancelled.into()),
+            return Ok(limit.is_some_and(|limit| limit <= Instant::now()));
         }
+        Ok(false)
     }
 
+    #[inline]
     fn look(&self) -> usize {
         const LOOK: Ordering = if cfg!(towpath_fault = "relaxed_look") { Ordering::Relaxed } else { Ordering::Acquire };
         // Acquire pairs with the report: what it reported is there for the attempt to find.
@@ -181,6 +192,7 @@ impl Direction {
     }
 
     /// Notes that there was nothing (more) to find, unless there has been a report since `seen`.
+    #[inline]
     fn clear(&self, seen: usize) {
         _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
             (state / EPOCH == seen / EPOCH).then_some(state & !(READY | FORCED))
@@ -194,74 +206,111 @@ impl Direction {
         before & (READY | CLOSED) == READY
     }
 
+    /// Ends a turn that [`take`](Self::take) has begun: what was taken is free again.
+    #[inline]
+    pub(super) fn give_back(&self) {
+        // READY is not set while it is taken, so that one addition sets it and raises the epoch.
+        let before = self.state.fetch_add(EPOCH | READY, REPORT);
+        debug_assert!(before & READY == 0, "given back twice");
+        if before & WAITING != 0 {
+            self.wake_one();
+        }
+    }
+
     /// Queues a node, unless there may be something to find already or the direction is closed.
     ///
     /// # Safety
     /// As [`WaitQueue::push`]: `delist` it before it ends, unless it was claimed.
     unsafe fn enlist(&self, node: &Node<()>) -> bool {
-        let mut waiting = lock(&self.waiting);
-        // SAFETY: the caller's promise; the lock is this queue's.
-        unsafe { waiting.push(node) };
-        let before = self.state.fetch_or(WAITING, Ordering::AcqRel);
-        let stays = before & (READY | CLOSED) == 0 || cfg!(towpath_fault = "no_recheck");
-        if !stays {
-            // SAFETY: it was pushed above.
-            unsafe { waiting.remove(node) };
-            self.settle(&waiting);
+        const STAY_AWAY: usize = if cfg!(towpath_fault = "no_recheck") { 0 } else { READY | CLOSED };
+        let queue = |state: usize| (state & (STAY_AWAY | LOCKED) == 0).then_some(state | LOCKED | WAITING);
+        while let Err(state) = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, queue) {
+            if state & STAY_AWAY != 0 {
+                return false;
+            }
+            relax();
         }
-        stays
+        // SAFETY: the caller's promise; we have the lock.
+        self.waiting.with_mut(|waiting| unsafe { (*waiting).push(node) });
+        self.unlock(0);
+        true
     }
 
     /// # Safety
     /// As [`WaitQueue::remove`].
     unsafe fn delist(&self, node: &Node<()>) {
-        let mut waiting = lock(&self.waiting);
-        // SAFETY: the caller's promise.
-        unsafe { waiting.remove(node) };
-        self.settle(&waiting);
+        self.lock();
+        let empty = self.waiting.with_mut(|waiting| {
+            // SAFETY: we have the lock.
+            let waiting = unsafe { &mut *waiting };
+            // SAFETY: the caller's promise.
+            unsafe { waiting.remove(node) };
+            waiting.is_empty()
+        });
+        self.unlock(if empty { WAITING } else { 0 });
     }
 
-    /// Keeps WAITING true to the queue.
-    fn settle(&self, waiting: &WaitQueue<()>) {
-        if waiting.is_empty() {
-            self.state.fetch_and(!WAITING, Ordering::AcqRel);
+    fn lock(&self) {
+        let take = |state: usize| (state & LOCKED == 0).then_some(state | LOCKED);
+        while self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, take).is_err() {
+            relax();
         }
     }
 
+    /// Lets go of the queue, and takes away WAITING if that is given.
+    #[inline]
+    fn unlock(&self, also: usize) {
+        self.state.fetch_and(!(LOCKED | also), Ordering::Release);
+    }
+
     /// Takes note that the direction may be ready, and wakes who has waited longest.
+    #[inline]
     pub(super) fn report(&self, force: Force) {
         let force = match force {
             Force::Nothing => 0,
             Force::Once => FORCED,
             Force::Always => STICKY,
         };
-        const REPORT: Ordering =
-            if cfg!(towpath_fault = "relaxed_report") { Ordering::Relaxed } else { Ordering::AcqRel };
-        let raised = |state: usize| Some(state.wrapping_add(EPOCH) | READY | force);
-        let before = self.state.fetch_update(REPORT, Ordering::Relaxed, raised);
-        if before.is_ok_and(|state| state & WAITING != 0) {
-            #[cfg(towpath_fault = "drop_wake")]
-            if fault::drop_this_one() {
-                return;
-            }
+        // Where somebody waits and the queue is free, the same step locks it.
+        let locks = |state: usize| state & (WAITING | LOCKED) == WAITING;
+        let raised =
+            |state: usize| Some(state.wrapping_add(EPOCH) | READY | force | if locks(state) { LOCKED } else { 0 });
+        let Ok(before) = self.state.fetch_update(REPORT, Ordering::Relaxed, raised) else { return };
+        #[cfg(towpath_fault = "drop_wake")]
+        if before & WAITING != 0 && fault::drop_this_one() {
+            return if locks(before) {
+                self.unlock(0)
+            };
+        }
+        if locks(before) {
+            self.wake_one_locked();
+        } else if before & WAITING != 0 {
             self.wake_one();
         }
     }
 
     /// Wakes the next waiter if there still may be something for it.
+    #[inline]
     fn pass_on(&self) {
         if self.look() & (READY | WAITING) == READY | WAITING {
             self.wake_one();
         }
     }
 
+    #[cold]
     fn wake_one(&self) {
-        let unparker = {
-            let mut waiting = lock(&self.waiting);
-            let unparker = waiting.claim(|()| ());
-            self.settle(&waiting);
-            unparker
-        };
+        self.lock();
+        self.wake_one_locked();
+    }
+
+    /// Wakes who has waited longest. The caller has the lock, and has it no more afterwards.
+    fn wake_one_locked(&self) {
+        let (unparker, empty) = self.waiting.with_mut(|waiting| {
+            // SAFETY: we have the lock.
+            let waiting = unsafe { &mut *waiting };
+            (waiting.claim(|()| ()), waiting.is_empty())
+        });
+        self.unlock(if empty { WAITING } else { 0 });
         if let Some(unparker) = unparker {
             unparker.unpark();
         }
@@ -275,7 +324,11 @@ impl Direction {
 
     /// How many wait.
     pub(super) fn waiters(&self) -> usize {
-        lock(&self.waiting).len()
+        self.lock();
+        // SAFETY: we have the lock.
+        let count = self.waiting.with_mut(|waiting| unsafe { (*waiting).len() });
+        self.unlock(0);
+        count
     }
 
     /// Ends the direction: calls that wait and all later ones fail. False if it had ended already.
@@ -321,11 +374,18 @@ impl Direction {
         self.timeout.store(nanos, Ordering::Relaxed);
     }
 
+    #[inline]
     fn check_deadline(&self) -> io::Result<()> {
         match self.deadline() {
             Some(deadline) if deadline <= Instant::now() => Err(timed_out()),
             _ => Ok(()),
         }
+    }
+}
+
+impl std::fmt::Debug for Direction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Direction").finish_non_exhaustive()
     }
 }
 

@@ -241,7 +241,7 @@ fn the_turn_is_one_writers_at_a_time() {
                 }
                 // SAFETY: it is our turn. loom says so if another thread thinks the same.
                 written.with_mut(|written| unsafe { *written += 1 });
-                turn.report(Force::Nothing);
+                turn.give_back();
             }
         };
         let others = [thread::spawn(write.clone()), thread::spawn(write.clone())];

@@ -3,7 +3,7 @@
 //! ```text
 //! Handle ──▶ Socket { fd, read, write, turn, home }
 //! Handle ──┘            ▲
-//!                       └── Weak: the worker whose poller reports on it, its home
+//!                       └── the worker whose poller reports on it, its home
 //! ```
 //!
 //! Every call goes through [`Direction::operate`](super::readiness::Direction::operate) of its direction. The socket
@@ -18,17 +18,17 @@ use std::fmt::Debug;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::error::closed;
 use super::home::Home;
-use super::readiness::{Direction, Force, Mode, Progress};
+use super::readiness::{Direction, Mode, Progress};
 use super::sys;
 use crate::runtime::blocking;
 use crate::runtime::park::{self, Op, Wait};
@@ -36,8 +36,9 @@ use crate::time::Instant;
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    /// `None` only while the socket is being dropped.
-    fd: Option<OwnedFd>,
+    /// The descriptor, [`GONE`] once the last handle has gone. Others than handles use it under the lock of `home` and only
+    /// while that is not closed.
+    fd: AtomicI32,
     pub(super) read: Direction,
     pub(super) write: Direction,
     /// Whose turn it is to write: ready while nobody writes. It keeps the bytes of one call together.
@@ -52,8 +53,10 @@ pub(super) struct Socket {
     handles: AtomicUsize,
     pub(super) home: Home,
     /// What goes when the connection goes.
-    companion: OnceLock<Companion>,
+    companion: Mutex<Option<Companion>>,
 }
+
+const GONE: RawFd = -1;
 
 /// Where sockets are closed that linger: each may take as long as its SO_LINGER says.
 static LINGERING: blocking::Pool = blocking::Pool::new("towpath-linger", 64);
@@ -86,7 +89,7 @@ impl Handle {
     fn with(fd: OwnedFd, drains: bool, nonblocking: bool, lingers: bool) -> Handle {
         _ = sys::nothing(); // tried again when it is needed
         Handle(Arc::new(Socket {
-            fd: Some(fd),
+            fd: AtomicI32::new(fd.into_raw_fd()),
             read: Direction::new(),
             write: Direction::new(),
             turn: Direction::new(),
@@ -95,7 +98,7 @@ impl Handle {
             lingers: AtomicBool::new(lingers),
             handles: AtomicUsize::new(1),
             home: Home::default(),
-            companion: OnceLock::new(),
+            companion: Mutex::default(),
         }))
     }
 
@@ -108,22 +111,23 @@ impl Handle {
         if self.read.is_closed() {
             return Err(closed());
         }
-        if self.handles.load(Ordering::Acquire) > 1 {
+        let shared = || {
             let what = "a socket with clones cannot be given away: drop them first";
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
+            io::Error::new(io::ErrorKind::ResourceBusy, what)
+        };
+        if self.handles.load(Ordering::Acquire) > 1 {
+            return Err(shared());
         }
         self.detach()?;
         sys::set_nonblocking(self.fd(), self.nonblocking.load(Ordering::Relaxed))?;
-        let mut socket = self.0.clone();
-        drop(self);
-        loop {
-            // A worker that delivers a report holds the socket for a moment.
-            match Arc::try_unwrap(socket) {
-                Ok(unique) if unique.read.is_closed() => return Err(closed()),
-                Ok(unique) => return Ok(unique.into_fd()),
-                Err(shared) => socket = shared,
-            }
-            std::thread::yield_now();
+        // From here on nobody can make another handle.
+        if self.handles.compare_exchange(1, 0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return Err(shared());
+        }
+        self.let_companion_go();
+        match (self.take_fd(), self.read.is_closed()) {
+            (Some(fd), false) => Ok(fd),
+            _ => Err(closed()),
         }
     }
 }
@@ -135,21 +139,25 @@ pub(super) struct WeakHandle(Weak<Socket>);
 impl WeakHandle {
     pub(super) fn upgrade(&self) -> Option<Handle> {
         let socket = self.0.upgrade()?;
-        socket.handles.fetch_add(1, Ordering::Relaxed);
+        let one_more = |handles: usize| (handles > 0).then_some(handles + 1);
+        socket.handles.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         Some(Handle(socket))
     }
 }
 
 impl Clone for Handle {
     fn clone(&self) -> Handle {
-        self.handles.fetch_add(1, Ordering::Relaxed);
-        Handle(self.0.clone())
+        self.another_handle()
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.handles.fetch_sub(1, Ordering::Release);
+        // `into_fd` leaves none. Otherwise, AcqRel: what others did with theirs comes before the end.
+        let one_less = |handles: usize| handles.checked_sub(1);
+        if self.handles.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less) == Ok(1) {
+            self.hang_up();
+        }
     }
 }
 
@@ -162,14 +170,37 @@ impl Deref for Handle {
 }
 
 impl Socket {
-    /// Has `companion` dropped with the socket. Once.
-    pub(super) fn accompany(&self, companion: Companion) {
-        let set = self.companion.set(companion);
-        assert!(set.is_ok(), "a socket has one companion");
+    /// For a caller that has one.
+    fn another_handle(self: &Arc<Self>) -> Handle {
+        self.handles.fetch_add(1, Ordering::Relaxed);
+        Handle(self.clone())
     }
 
+    /// Has `companion` dropped with the socket. Once.
+    pub(super) fn accompany(&self, companion: Companion) {
+        let before = self.companion.lock().expect("no code of the user's runs under this lock").replace(companion);
+        assert!(before.is_none(), "a socket has one companion");
+    }
+
+    fn let_companion_go(&self) {
+        let companion = self.companion.lock().expect("no code of the user's runs under this lock").take();
+        drop(companion);
+    }
+
+    #[inline]
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_ref().expect("a socket has its descriptor until it goes").as_fd()
+        let fd = self.fd.load(Ordering::Relaxed);
+        debug_assert_ne!(fd, GONE, "a socket is used through its handles");
+        // SAFETY: whoever calls this has a handle, or the lock of an open `home`: the descriptor is there and stays.
+        unsafe { BorrowedFd::borrow_raw(fd) }
+    }
+
+    fn take_fd(&self) -> Option<OwnedFd> {
+        match self.fd.swap(GONE, Ordering::Relaxed) {
+            GONE => None,
+            // SAFETY: it was ours alone, and from here on it is the caller's.
+            fd => Some(unsafe { OwnedFd::from_raw_fd(fd) }),
+        }
     }
 
     /// The descriptor, unless the socket is closed.
@@ -180,6 +211,7 @@ impl Socket {
         }
     }
 
+    #[inline]
     fn operate<T>(
         self: &Arc<Self>,
         direction: &Direction,
@@ -190,10 +222,12 @@ impl Socket {
         direction.operate(self.wait(op), self.mode(), limit, || self.register(), || attempt(self.fd()))
     }
 
+    #[inline]
     pub(super) fn wait(&self, op: Op) -> Wait {
         Wait { op, fd: Some(self.fd().as_raw_fd()) }
     }
 
+    #[inline]
     fn mode(&self) -> Mode {
         match self.nonblocking.load(Ordering::Relaxed) {
             false => Mode::Wait,
@@ -275,14 +309,19 @@ impl Socket {
         self.operate(&self.write, Op::Write, None, |fd| send(fd).map(Progress::Done))
     }
 
+    #[inline]
     fn take_turn(&self) -> io::Result<Turn<'_>> {
-        let limit = self.write.timeout();
-        let limit = || limit.map(Instant::after);
         if !self.turn.take() {
-            let take = || if self.turn.take() { Ok(Progress::Done(())) } else { Err(Errno::AGAIN) };
-            self.turn.operate(self.wait(Op::WriteTurn), self.mode(), limit(), || Ok(()), take)?;
+            self.wait_for_turn()?;
         }
         Ok(Turn(&self.turn))
+    }
+
+    #[cold]
+    fn wait_for_turn(&self) -> io::Result<()> {
+        let limit = self.write.timeout().map(Instant::after);
+        let take = || if self.turn.take() { Ok(Progress::Done(())) } else { Err(Errno::AGAIN) };
+        self.turn.operate(self.wait(Op::WriteTurn), self.mode(), limit, || Ok(()), take)
     }
 
     pub(super) fn accept(self: &Arc<Self>) -> io::Result<(Handle, SocketAddr)> {
@@ -351,7 +390,7 @@ impl Socket {
         self.turn.close();
         self.retire();
         if self.lingers.load(Ordering::Relaxed) {
-            let socket = self.clone();
+            let socket = self.another_handle(); // the number is not to be given back before
             return LINGERING.spawn(Box::new(move || _ = socket.release()));
         }
         self.release()
@@ -363,17 +402,12 @@ impl Socket {
         sys::close_keeping_number(self.fd()).or_else(|_| sys::shutdown(self.fd(), Shutdown::Both))
     }
 
-    /// Takes the descriptor out; what is left of the socket is dropped.
-    fn into_fd(mut self) -> OwnedFd {
-        self.fd.take().expect("a socket has its descriptor until it goes")
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
+    /// Closes the connection, for its last handle has gone.
+    fn hang_up(&self) {
         self.retire();
-        let fd = self.fd.take();
-        if *self.lingers.get_mut() && !self.read.is_closed() {
+        self.let_companion_go();
+        let fd = self.take_fd();
+        if self.lingers.load(Ordering::Relaxed) && !self.read.is_closed() {
             // If no thread can be had, the closure is dropped, and the descriptor closed, right here.
             _ = LINGERING.spawn(Box::new(move || drop(fd)));
         }
@@ -385,7 +419,7 @@ struct Turn<'a>(&'a Direction);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.report(Force::Nothing);
+        self.0.give_back();
     }
 }
 

@@ -22,10 +22,10 @@ pub(crate) struct Fiber {
 }
 
 /// What a fiber did when it switched back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    Suspended(Fiber),
-    /// It has come to its end; here is its stack again.
-    Finished(Stack),
+    Suspended,
+    Finished,
 }
 
 thread_local! {
@@ -44,14 +44,20 @@ impl Fiber {
     }
 
     /// Runs the fiber until it suspends or ends.
-    pub(crate) fn resume(mut self) -> Step {
+    #[inline]
+    pub(crate) fn resume(&mut self) -> Step {
         let outer = WAY_OUT.get();
         let result = self.coroutine.resume(());
         WAY_OUT.set(outer);
         match result {
-            CoroutineResult::Yield(()) => Step::Suspended(self),
-            CoroutineResult::Return(()) => Step::Finished(ManuallyDrop::into_inner(self.coroutine).into_stack()),
+            CoroutineResult::Yield(()) => Step::Suspended,
+            CoroutineResult::Return(()) => Step::Finished,
         }
+    }
+
+    /// The stack again, of a fiber that has come to its end.
+    pub(crate) fn into_stack(self) -> Stack {
+        ManuallyDrop::into_inner(self.coroutine).into_stack()
     }
 }
 
@@ -65,6 +71,7 @@ impl std::fmt::Debug for Fiber {
 ///
 /// # Panics
 /// If this thread runs no fiber.
+#[inline]
 pub(crate) fn suspend() {
     let way_out = WAY_OUT.get();
     assert!(!way_out.is_null(), "suspend was called outside a fiber");

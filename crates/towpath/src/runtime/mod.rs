@@ -269,7 +269,7 @@ impl Shared {
     }
 
     /// Gives a new task to the worker that has the fewest; the spawning worker keeps it unless it has markedly more.
-    pub(crate) fn place(self: &Arc<Shared>, task: Arc<Task>) {
+    pub(crate) fn place(self: &Arc<Shared>, task: &Arc<Task>) {
         let own = worker::current().filter(|worker| Arc::ptr_eq(&worker.runtime, self));
         let remote = self.emptiest();
         if let Some(own) = own {
@@ -281,8 +281,7 @@ impl Shared {
             let reserved = remote.reserve(self);
             assert!(reserved, "who spawns from outside holds the runtime");
         }
-        remote.adopt(&task);
-        let sent = remote.send(Message::Run(task));
+        let sent = remote.send(Message::Run(remote.adopt(task)));
         assert!(sent.is_ok(), "a worker stays while a place is reserved");
     }
 
@@ -305,21 +304,21 @@ impl Shared {
     fn shut_down(&self, timeout: Duration) -> Result<(), StillRunning> {
         self.stop(self.remotes());
         let deadline = Instant::after(timeout);
-        let waiter = Waiter::new();
-        let node = Node::new(&waiter, 0, ());
-        {
-            let mut running = shim::lock(&self.running);
-            if running.workers == 0 {
-                return Ok(());
+        if let Ok(waiter) = Waiter::new() {
+            let node = Node::new(&waiter, 0, ());
+            {
+                let mut running = shim::lock(&self.running);
+                if running.workers == 0 {
+                    return Ok(());
+                }
+                // SAFETY: it is removed below, before it goes.
+                unsafe { running.waiting.push(&node) };
             }
-            // SAFETY: it is removed below, before it goes.
-            unsafe { running.waiting.push(&node) };
+            waiter.wait(Op::Shutdown.into(), Some(deadline));
+            // SAFETY: it was pushed here.
+            unsafe { shim::lock(&self.running).waiting.remove(&node) };
         }
-        waiter.wait(Op::Shutdown.into(), Some(deadline));
-        let mut running = shim::lock(&self.running);
-        // SAFETY: it was pushed here.
-        unsafe { running.waiting.remove(&node) };
-        match running.workers {
+        match shim::lock(&self.running).workers {
             0 => Ok(()),
             _ => Err(StillRunning { tasks: self.remotes().iter().map(|r| r.live.load(Ordering::Relaxed)).sum() }),
         }

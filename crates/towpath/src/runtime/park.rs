@@ -1,8 +1,9 @@
 //! Parking: the only way to wait. A task parks by leaving its fiber, a plain thread by blocking on a condition variable,
-//! and [`Unparker`] ends either.
+//! and an [`Unparker`] ends either.
 //!
-//! An unpark is remembered until the next park, which then returns at once; several before it count as one. So whoever
-//! parks looks at what it waits for again each time `park` returns, and no wake-up is lost between the look and the park.
+//! Each park is ended by exactly one unpark, which may come before it: by whoever claims the waiter (`wait_queue`), or by
+//! the deadline, which claims it as well. So nobody wakes up in vain, and what belongs to the wait may lie on the waiting
+//! stack until then.
 
 use std::fmt;
 use std::io;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::task::Task;
+use super::task::TaskRef;
+use super::wait_queue::Waiter;
 use super::worker;
 use crate::time::Instant;
 
@@ -20,37 +22,49 @@ use loom::sync::{Condvar, Mutex};
 #[cfg(not(towpath_loom))]
 use std::sync::{Condvar, Mutex};
 
-/// A handle that ends the park of one task or thread. Counted: it may outlive both.
+/// Who waits: the task or the thread that made it, which is the one that parks with it.
 #[derive(Clone, Debug)]
-pub(crate) enum Unparker {
-    Task(Arc<Task>),
+pub(super) enum Owner {
+    Task(TaskRef),
     Thread(Arc<ThreadParker>),
 }
 
-impl Unparker {
-    /// Parks the caller, whose own handle this is.
-    pub(crate) fn park(&self, wait: Wait, deadline: Option<Instant>) -> Result<Parked, Cancelled> {
-        match self {
-            Unparker::Task(_) => park(wait, deadline),
-            Unparker::Thread(thread) => thread.park(deadline),
+impl Owner {
+    pub(super) fn current() -> Owner {
+        match worker::current() {
+            Some(worker) => Owner::Task(worker.running_task()),
+            None => Owner::Thread(ThreadParker::current()),
         }
     }
 
-    pub(crate) fn unpark(&self) {
+    /// Parks the caller, whose own `waiter` this is part of, until somebody has claimed that and unparked it, or until
+    /// the deadline has passed and nobody can claim it any more.
+    pub(super) fn park(&self, waiter: &Waiter, wait: Wait, deadline: Option<Instant>) {
         match self {
-            Unparker::Task(task) => task.unpark(),
-            Unparker::Thread(thread) => thread.unpark(),
+            Owner::Task(_) => worker::current().expect("a task waits on its worker").park(waiter, wait, deadline),
+            Owner::Thread(thread) => thread.park(waiter, deadline),
         }
     }
 }
 
-/// What ended a park.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Parked {
-    /// Somebody called `unpark`, or nobody did: look again.
-    Unparked,
-    /// The deadline has passed.
-    TimedOut,
+/// The duty to end one park, for whoever has claimed its waiter. Until it is done the waiting task cannot go on: its
+/// stack stays as it is.
+#[derive(Debug)]
+#[must_use = "whoever has been claimed waits for ever unless it is unparked"]
+pub(crate) struct Unparker(Owner);
+
+impl Unparker {
+    pub(super) fn new(owner: &Owner) -> Unparker {
+        Unparker(owner.clone())
+    }
+
+    #[inline]
+    pub(crate) fn unpark(self) {
+        match self.0 {
+            Owner::Task(task) => worker::enqueue(task),
+            Owner::Thread(thread) => thread.unpark(),
+        }
+    }
 }
 
 /// What a parked task waits for, for the task dump: an operation, and the descriptor if it is one on a socket.
@@ -106,23 +120,8 @@ impl Op {
     }
 }
 
-/// The handle that ends the caller's own next park.
-pub(crate) fn current() -> Unparker {
-    match worker::current() {
-        Some(worker) => Unparker::Task(worker.running_task()),
-        None => Unparker::Thread(ThreadParker::current()),
-    }
-}
-
-/// Parks the caller until it is unparked or `deadline` has passed.
-pub(crate) fn park(wait: Wait, deadline: Option<Instant>) -> Result<Parked, Cancelled> {
-    match worker::current() {
-        Some(worker) => worker.park(wait, deadline),
-        None => ThreadParker::current().park(deadline),
-    }
-}
-
 /// Counts a call that did not have to wait; after a number of them in a row the task lets others run first.
+#[inline]
 pub(crate) fn spend() {
     if let Some(worker) = worker::current() {
         worker.spend();
@@ -130,6 +129,7 @@ pub(crate) fn spend() {
 }
 
 /// Refuses to wait where waiting would be wrong: a caller checks this before it changes anything for the wait's sake.
+#[inline]
 pub(crate) fn may_wait() -> Result<(), Cancelled> {
     if worker::current().is_some() && std::thread::panicking() {
         return Err(Cancelled { reason: Reason::Panicking });
@@ -198,7 +198,7 @@ pub fn is_cancelled(error: &io::Error) -> bool {
 /// How a plain thread parks.
 #[derive(Debug)]
 pub(crate) struct ThreadParker {
-    /// An unpark has come and no park has taken it.
+    /// The unpark that its thread's park waits for has come.
     unparked: Mutex<bool>,
     changed: Condvar,
 }
@@ -226,16 +226,16 @@ impl ThreadParker {
         self.changed.notify_one();
     }
 
-    fn park(&self, deadline: Option<Instant>) -> Result<Parked, Cancelled> {
-        fork::check()?;
+    fn park(&self, waiter: &Waiter, mut deadline: Option<Instant>) {
         let mut unparked = self.unparked.lock().expect("no code of the user's runs under this lock");
-        loop {
-            if std::mem::take(&mut *unparked) {
-                return Ok(Parked::Unparked);
-            }
+        while !std::mem::take(&mut *unparked) {
             unparked = match deadline.map(|d| d.duration_since(Instant::now())) {
                 None => self.changed.wait(unparked).expect("as above"),
-                Some(Duration::ZERO) => return Ok(Parked::TimedOut),
+                Some(Duration::ZERO) if waiter.abort() || cfg!(towpath_fault = "hasty_end") => return,
+                Some(Duration::ZERO) => {
+                    deadline = None; // whoever has claimed it is about to unpark us
+                    unparked
+                }
                 Some(left) => self.changed.wait_timeout(unparked, left).expect("as above").0,
             };
         }
@@ -264,6 +264,7 @@ pub(crate) mod fork {
         });
     }
 
+    #[inline]
     pub(crate) fn check() -> Result<(), Cancelled> {
         match CHILD.load(Ordering::Relaxed) {
             0 => Ok(()),

@@ -3,7 +3,7 @@
 //! A token that was given up is given out again with a higher generation, so that a report that is still under way for
 //! the old registration finds nothing. Generations are odd: 0 is the waker's.
 
-use std::sync::Weak;
+use std::sync::Arc;
 
 use super::worker::Source;
 use crate::poller::Token;
@@ -16,11 +16,11 @@ pub(super) struct Sources {
 
 struct Entry {
     generation: u32,
-    source: Option<Weak<dyn Source>>,
+    source: Option<Arc<dyn Source>>,
 }
 
 impl Sources {
-    pub(super) fn insert(&mut self, source: Weak<dyn Source>) -> Token {
+    pub(super) fn insert(&mut self, source: Arc<dyn Source>) -> Token {
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry { generation: 1, source: None });
             (self.entries.len() - 1) as u32
@@ -30,7 +30,8 @@ impl Sources {
         Token { index, generation: entry.generation }
     }
 
-    pub(super) fn find(&self, token: Token) -> Option<&Weak<dyn Source>> {
+    #[inline]
+    pub(super) fn find(&self, token: Token) -> Option<&Arc<dyn Source>> {
         let entry = self.entries.get(token.index as usize)?;
         entry.source.as_ref().filter(|_| entry.generation == token.generation)
     }
@@ -44,7 +45,7 @@ impl Sources {
         }
     }
 
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Weak<dyn Source>> + '_ {
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Arc<dyn Source>> + '_ {
         self.free.clear();
         self.entries.drain(..).filter_map(|entry| entry.source)
     }

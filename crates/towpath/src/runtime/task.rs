@@ -1,30 +1,33 @@
 //! The record of a task: a small counted allocation, apart from its stack, for all who may outlive or wake it.
 //!
 //! ```text
-//! state   RUNNING ──park──▶ PARKED ──unpark──▶ NOTIFIED ──▶ on its worker's queue ──▶ RUNNING
-//!            └────unpark───▶ NOTIFIED: the next park returns at once
+//! spawned ──▶ queued ──▶ running ──park──▶ parked
+//!                ▲                           │
+//!                └──────────unpark───────────┘  by the one who claimed its waiter, or by its timer
 //! ```
 //!
-//! Whoever takes a task from PARKED to NOTIFIED puts it on its worker's queue, and nobody else does: a task is queued
-//! once. Its worker resumes it only after it has left its fiber, for both happen on the one thread it is pinned to.
+//! A task is in one place at a time, and whoever moves it on is alone in that: each park is ended by one unpark. An unpark
+//! that comes while the task is still on its way out of its fiber only queues it: the queue's worker is the one that it is
+//! leaving, and looks at the queue afterwards.
 
 use std::any::Any;
-use std::panic::Location;
+use std::cell::{Cell, UnsafeCell};
+use std::ops::Deref;
+use std::panic::{Location, RefUnwindSafe};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
 
+use super::fiber::Fiber;
+use super::overflow::Running;
 use super::park::{Cancelled, Op, Wait};
-use super::wait_queue::{Ended, Node, WaitQueue, Waiter};
-use super::worker::{self, Remote};
+use super::wait_queue::{Node, WaitQueue, Waiter};
+use super::worker::Remote;
 use crate::shim;
 use crate::time::Instant;
 
 /// What a task runs. It catches its own panics and ends by calling [`Completion::finish`].
-pub(crate) type Job = Box<dyn FnOnce(&Arc<Task>) + Send>;
-
-const RUNNING: u8 = 0;
-const PARKED: u8 = 1;
-const NOTIFIED: u8 = 2;
+pub(crate) type Job = Box<dyn FnOnce(&Task) + Send>;
 
 pub(crate) struct Task {
     pub(crate) id: u64,
@@ -33,13 +36,29 @@ pub(crate) struct Task {
     /// The size of its stack in bytes, where it is not the runtime's own.
     pub(crate) stack_size: Option<usize>,
     pub(crate) completion: Completion,
-    state: AtomicU8,
-    /// What to run, until it starts.
-    job: Mutex<Option<Job>>,
-    /// The worker that it was placed on and its slot there.
-    home: OnceLock<(Arc<Remote>, usize)>,
     waiting: Waiting,
+    /// The worker that it was placed on and its slot there. Written by whoever places it, before it is queued there.
+    home: UnsafeCell<Option<(Arc<Remote>, usize)>>,
+    resident: Resident,
 }
+
+/// What only one thread touches at a time: whoever places the task, until it is queued; from then on its worker.
+pub(super) struct Resident {
+    /// What to run, until it starts.
+    pub(super) job: Cell<Option<Job>>,
+    /// Its fiber, from its start to its end, and what to say should it overflow.
+    pub(super) fiber: UnsafeCell<Option<(Fiber, Running)>>,
+    /// Of its present park: the waiter, and the deadline by [`Instant::as_nanos`], 0 for none.
+    pub(super) waiter: Cell<*const Waiter>,
+    pub(super) deadline: Cell<u64>,
+}
+
+// SAFETY: `home` and `resident` are touched by one thread at a time, as they say, and passed on through the lock of an
+// inbox; others read `home` only to unpark the task, which has been placed long before. The rest is Sync by itself.
+unsafe impl Sync for Task {}
+// SAFETY: as above. What the fiber holds may not be Send, but it is never touched, nor dropped, but on its worker: a task
+// whose fiber has not ended is leaked.
+unsafe impl Send for Task {}
 
 /// What a parked task waits for, as its worker wrote it down: read by the task dump, at any time, from any thread.
 #[derive(Debug, Default)]
@@ -52,6 +71,9 @@ pub(crate) struct Waiting {
     since: AtomicU64,
 }
 
+// No code of the user's runs while a record is changed, so that a panic finds it whole.
+impl RefUnwindSafe for Task {}
+
 impl Task {
     pub(crate) fn new(name: Option<String>, stack_size: Option<usize>, at: &'static Location<'static>) -> Task {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -61,55 +83,65 @@ impl Task {
             spawned_at: at,
             stack_size,
             completion: Completion::default(),
-            state: AtomicU8::new(RUNNING),
-            job: Mutex::new(None),
-            home: OnceLock::new(),
             waiting: Waiting::default(),
+            home: UnsafeCell::new(None),
+            resident: Resident {
+                job: Cell::new(None),
+                fiber: UnsafeCell::new(None),
+                waiter: Cell::new(ptr::null()),
+                deadline: Cell::new(0),
+            },
         }
     }
 
-    /// Gives a task that has not been placed yet what it will run.
-    pub(crate) fn set_job(&self, job: Job) {
-        *self.job.lock().expect("no code of the user's runs under this lock") = Some(job);
+    /// What it will run.
+    pub(crate) fn with_job(mut self, job: Job) -> Task {
+        *self.resident.job.get_mut() = Some(job);
+        self
     }
 
-    pub(crate) fn take_job(&self) -> Option<Job> {
-        self.job.lock().expect("no code of the user's runs under this lock").take()
+    /// Says which worker the task is on, and its slot there.
+    ///
+    /// # Safety
+    /// The task has not started, and is the caller's alone to place.
+    pub(super) unsafe fn place(&self, remote: Arc<Remote>, slot: usize) {
+        // SAFETY: nobody else looks at it before it is queued.
+        unsafe { *self.home.get() = Some((remote, slot)) };
     }
 
-    /// Places the task: from here on it is that worker's. Once.
-    pub(crate) fn place(&self, remote: Arc<Remote>, slot: usize) {
-        let placed = self.home.set((remote, slot));
-        assert!(placed.is_ok(), "a task is placed once");
+    fn home(&self) -> &(Arc<Remote>, usize) {
+        // SAFETY: it is written before the task is queued, which is before anybody can ask.
+        unsafe { &*self.home.get() }.as_ref().expect("a task runs only after it was placed")
     }
 
+    #[inline]
     pub(crate) fn remote(&self) -> &Arc<Remote> {
-        &self.home.get().expect("a task runs only after it was placed").0
+        &self.home().0
     }
 
+    #[inline]
     pub(crate) fn slot(&self) -> usize {
-        self.home.get().expect("a task runs only after it was placed").1
+        self.home().1
     }
 
-    /// Makes the task's current or next park return.
-    pub(crate) fn unpark(self: &Arc<Task>) {
-        // Release: what the caller did before is seen by whoever returns from the park.
-        if self.state.swap(NOTIFIED, Ordering::AcqRel) == PARKED {
-            worker::enqueue(self.clone());
-        }
+    /// # Safety
+    /// The caller places the task, or is on its worker's thread.
+    #[inline]
+    pub(super) unsafe fn resident(&self) -> &Resident {
+        &self.resident
     }
 
-    /// Says that the task is about to leave its fiber. False if it must not, for somebody has unparked it already.
-    pub(super) fn begin_park(&self, wait: Wait, now: Instant) -> bool {
+    /// Writes down that the task is about to leave its fiber, and what for.
+    #[inline]
+    pub(super) fn begin_park(&self, wait: Wait, now: Instant) {
         self.waiting.what.store(wait.op as u8, Ordering::Relaxed);
         self.waiting.fd.store(wait.fd.unwrap_or(-1), Ordering::Relaxed);
         self.waiting.since.store(now.as_nanos(), Ordering::Relaxed);
-        self.state.compare_exchange(RUNNING, PARKED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Says that the task runs on; pairs with `begin_park`, whatever that said.
+    /// Writes down that the task runs on.
+    #[inline]
     pub(super) fn end_park(&self) {
-        self.state.swap(RUNNING, Ordering::AcqRel);
         self.waiting.what.store(0, Ordering::Relaxed);
     }
 
@@ -126,6 +158,44 @@ impl Task {
 impl std::fmt::Debug for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Task").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A task that has not ended, by its address: its worker holds it for as long.
+///
+/// Nothing is counted. Whoever has one is the task's worker, or its waiter, or is about to unpark it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TaskRef(NonNull<Task>);
+
+// SAFETY: a reference to a Task, which is Sync.
+unsafe impl Send for TaskRef {}
+// SAFETY: as above.
+unsafe impl Sync for TaskRef {}
+
+impl TaskRef {
+    /// # Safety
+    /// The task has been placed. The reference is not used once it has ended.
+    pub(super) unsafe fn new(task: &Arc<Task>) -> TaskRef {
+        TaskRef(NonNull::new(Arc::as_ptr(task).cast_mut()).expect("an allocation's address"))
+    }
+
+    /// A counted reference.
+    pub(crate) fn to_arc(self) -> Arc<Task> {
+        let task = self.0.as_ptr().cast_const();
+        // SAFETY: `new` had it from an Arc, and that of its worker's is still there.
+        unsafe { Arc::increment_strong_count(task) };
+        // SAFETY: the count is ours.
+        unsafe { Arc::from_raw(task) }
+    }
+}
+
+impl Deref for TaskRef {
+    type Target = Task;
+
+    #[inline]
+    fn deref(&self) -> &Task {
+        // SAFETY: it has not ended, as `new` was promised, and its worker holds it.
+        unsafe { self.0.as_ref() }
     }
 }
 
@@ -195,19 +265,17 @@ impl Completion {
 
     /// Waits until the task has finished.
     pub(crate) fn wait(&self) -> Result<(), Cancelled> {
-        let waiter = Waiter::new();
+        let waiter = match Waiter::new() {
+            Ok(waiter) => waiter,
+            Err(_) if self.is_finished() => return Ok(()),
+            Err(cancelled) => return Err(cancelled),
+        };
         let node = Node::new(&waiter, 0, ());
-        // SAFETY: `node` is taken out below, however the wait ends, before it goes.
-        if !unsafe { self.enlist(&node) } {
-            return Ok(());
+        // SAFETY: only a claim ends the wait, and it takes the node out.
+        if unsafe { self.enlist(&node) } {
+            waiter.wait(Op::Join.into(), None);
         }
-        let ended = waiter.wait(Op::Join.into(), None);
-        // SAFETY: it was enlisted here.
-        unsafe { self.delist(&node) };
-        match ended {
-            Ended::Refused(cancelled) => Err(cancelled),
-            Ended::Woken(_) | Ended::TimedOut => Ok(()),
-        }
+        Ok(())
     }
 
     /// Queues a node to be claimed when the task finishes; false, and not queued, if it has.

@@ -5,32 +5,32 @@
 //! of a `select!`), all of them on the waiting stack: nothing is allocated.
 //!
 //! ```text
-//! Waiter.state   WAITING ──claim──▶ CLAIMED(case) ──finish──▶ DONE(case)      by whoever ends the wait
-//!                   └─────abort────▶ ABORTED                                  by the waiter: late, or cancelled
+//! Waiter.state   WAITING ──claim──▶ CLAIMED(case)      by whoever ends the wait, who then unparks the waiter
+//!                   └────abort────▶ ABORTED            by the waiter, or for it when its deadline has passed
 //! ```
 //!
-//! Both arrows out of WAITING are one compare-and-swap, so a wait is ended once. Whoever claims does so under the queue's
-//! lock, takes the node out, moves the payload, and says DONE last: from then on the node may be gone. The payload thus
-//! has one owner at a time: the waiter until CLAIMED, the claimer until DONE, then the waiter again.
+//! Both arrows are one compare-and-swap, so a wait is ended once. Whoever claims does so under the queue's lock, takes the
+//! node out and moves the payload; the waiter stays parked until it is unparked, which comes after that. The payload thus
+//! has one owner at a time: the waiter until CLAIMED, the claimer until the unpark, then the waiter again.
 //!
 //! Nothing here knows fibers or sockets; its `model` explores it with loom.
 
 use std::marker::PhantomPinned;
 use std::ptr;
 
-use super::park::{self, Cancelled, Parked, Unparker, Wait};
-use crate::shim::{AtomicUsize, Ordering, UnsafeCell, relax};
+use super::park::{self, Cancelled, Owner, Unparker, Wait};
+use crate::shim::{AtomicUsize, Ordering, UnsafeCell};
 use crate::time::Instant;
 
 const WAITING: usize = 0;
 const ABORTED: usize = 1;
-/// CLAIMED(case) and DONE(case) follow: two values for each case.
-const FIRST: usize = 2;
+/// CLAIMED(0); those of the other cases follow.
+const CLAIMED: usize = 2;
 
-/// One wait of one task or thread.
+/// One wait of one task or thread. Once a node of it has been queued, only `abort` or `wait` ends it.
 pub(crate) struct Waiter {
     state: AtomicUsize,
-    unparker: Unparker,
+    owner: Owner,
 }
 
 /// Why a wait ended.
@@ -39,60 +39,40 @@ pub(crate) enum Ended {
     /// Somebody claimed the node with this case number; its payload is as they left it.
     Woken(usize),
     TimedOut,
-    Refused(Cancelled),
 }
 
 impl Waiter {
-    /// A wait of the caller's.
-    pub(crate) fn new() -> Waiter {
-        Waiter { state: AtomicUsize::new(WAITING), unparker: park::current() }
+    /// A wait of the caller's, unless it may not wait.
+    #[inline]
+    pub(crate) fn new() -> Result<Waiter, Cancelled> {
+        park::may_wait()?;
+        Ok(Waiter { state: AtomicUsize::new(WAITING), owner: Owner::current() })
     }
 
-    /// Waits until a node of this waiter is claimed, the deadline has passed, or the caller may not wait.
-    /// After `TimedOut` and `Refused` nobody can claim it any more; its nodes may still be in their queues.
+    /// Waits until a node of this waiter is claimed or the deadline has passed.
+    /// After `TimedOut` nobody can claim it any more; its nodes may still be in their queues.
     pub(crate) fn wait(&self, wait: Wait, deadline: Option<Instant>) -> Ended {
-        loop {
-            // Acquire pairs with `finish`: what the claimer left in the payload is ours again.
-            match self.state.load(Ordering::Acquire) {
-                WAITING => {}
-                state if state % 2 == FIRST % 2 => {
-                    relax(); // claimed: its claimer is a few instructions from done
-                    continue;
-                }
-                state => return Ended::Woken((state - FIRST) / 2),
-            }
-            let ended = match self.unparker.park(wait, deadline) {
-                Ok(Parked::Unparked) => continue,
-                Ok(Parked::TimedOut) => Ended::TimedOut,
-                Err(cancelled) => Ended::Refused(cancelled),
-            };
-            if self.abort() {
-                return ended;
-            }
+        self.owner.park(self, wait, deadline);
+        // Relaxed: the unpark has ordered what the claimer did before this, and nobody else changes it any more.
+        match self.state.load(Ordering::Relaxed) {
+            ABORTED => Ended::TimedOut,
+            claimed => Ended::Woken(claimed - CLAIMED),
         }
     }
 
-    /// Ends the wait from inside, so that nobody else can; false if somebody already has.
+    /// Ends the wait, so that nobody can claim it; false if somebody already has, and then `wait` must be called.
     pub(crate) fn abort(&self) -> bool {
         self.state.compare_exchange(WAITING, ABORTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     fn claim(&self, case: usize) -> bool {
-        let claimed = FIRST + 2 * case;
+        let claimed = CLAIMED + case;
         #[cfg(towpath_fault = "torn_claim")]
         if self.state.load(Ordering::Acquire) == WAITING {
             self.state.store(claimed, Ordering::Release);
             return true;
         }
         self.state.compare_exchange(WAITING, claimed, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    /// The last that a claimer does. It borrows the word alone: the waiter may be gone before this returns, and what an
-    /// argument refers to must stay until then, atomics excepted.
-    fn finish(state: &AtomicUsize, case: usize) {
-        const DONE: Ordering =
-            if cfg!(towpath_fault = "relaxed_finish") { Ordering::Relaxed } else { Ordering::Release };
-        state.store(FIRST + 2 * case + 1, DONE);
     }
 }
 
@@ -242,7 +222,7 @@ impl<P> WaitQueue<P> {
             if self.head.is_null() {
                 return None;
             }
-            // SAFETY: a linked node is alive until this lock is let go of or its waiter is DONE; neither has happened.
+            // SAFETY: a linked node is alive until this lock is let go of; once claimed, until its waiter is unparked.
             let node = unsafe { &*self.head };
             // SAFETY: it was linked by `push` of this queue.
             unsafe { self.remove(node) };
@@ -251,11 +231,9 @@ impl<P> WaitQueue<P> {
             if !waiter.claim(node.case) {
                 continue; // it has ended otherwise, and its owner is about to leave the queue
             }
-            // SAFETY: between CLAIMED and DONE the payload is the claimer's.
+            // SAFETY: between the claim and the unpark the payload is the claimer's.
             node.payload.with_mut(|payload| hand_over(unsafe { &mut *payload }));
-            let unparker = waiter.unparker.clone();
-            Waiter::finish(&waiter.state, node.case);
-            return Some(unparker);
+            return Some(Unparker::new(&waiter.owner));
         }
     }
 }

@@ -18,7 +18,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use slab::Slab;
@@ -27,11 +27,12 @@ use super::blocking;
 use super::fiber::{self, Fiber, Step};
 use super::inbox::{Inbox, Sent};
 use super::overflow::{self, Running};
-use super::park::{Cancelled, Parked, Wait, fork, may_wait};
+use super::park::{Wait, fork, may_wait};
 use super::sources::Sources;
 use super::stack::{Pool, Stack};
-use super::task::Task;
+use super::task::{Task, TaskRef};
 use super::timer::Timers;
+use super::wait_queue::Waiter;
 use super::{Settings, Shared};
 use crate::poller::{Event, Poller, Ready, Token, Waker};
 use crate::time::Instant;
@@ -51,22 +52,22 @@ pub(crate) trait Source: Send + Sync {
     fn move_to(self: Arc<Self>, worker: &Worker, to: &Arc<Remote>);
     /// Ends its registration with the worker, for somebody sent [`Message::Detach`].
     fn detach_from(self: Arc<Self>, worker: &Worker);
-    /// Takes note of a report.
+    /// Takes note of a report. Runs none of the user's code, and registers nothing.
     fn reported(&self, ready: Ready);
     /// Takes note that its worker has gone, or goes before it could attach.
     fn orphaned(&self);
 }
 
 /// What a task runs that never leaves its thread.
-type LocalJob = Box<dyn FnOnce(&Arc<Task>)>;
+type LocalJob = Box<dyn FnOnce(&Task)>;
 
 /// What other threads ask of a worker.
 pub(crate) enum Message {
     /// Run this task: it was just placed here, or unparked.
-    Run(Arc<Task>),
-    Attach(Weak<dyn Source>),
-    Move(Weak<dyn Source>, Arc<Remote>),
-    Detach(Weak<dyn Source>),
+    Run(TaskRef),
+    Attach(Arc<dyn Source>),
+    Move(Arc<dyn Source>, Arc<Remote>),
+    Detach(Arc<dyn Source>),
     /// The registration's descriptor is about to be closed, or has been.
     Forget(Token),
     /// Look whether the runtime is shutting down.
@@ -111,10 +112,15 @@ impl Remote {
         reserved
     }
 
-    /// Gives the task a slot, in a place that has been reserved. The caller then sends or queues it.
-    pub(super) fn adopt(self: &Arc<Remote>, task: &Arc<Task>) {
-        let slot = self.tasks.lock().expect("no code of the user's runs under this lock").insert(task.clone());
-        task.place(self.clone(), slot);
+    /// Gives a task that nobody else has seen yet a slot, in a place that has been reserved. The caller then sends or
+    /// queues it.
+    pub(super) fn adopt(self: &Arc<Remote>, task: &Arc<Task>) -> TaskRef {
+        let mut tasks = self.tasks.lock().expect("no code of the user's runs under this lock");
+        let slot = tasks.insert(task.clone());
+        // SAFETY: it is new, and ours to place.
+        unsafe { task.place(self.clone(), slot) };
+        // SAFETY: it has been placed, and whom we hand it to asks for no more than that it has not ended.
+        unsafe { TaskRef::new(task) }
     }
 
     fn release(&self, slot: usize) {
@@ -132,10 +138,8 @@ impl std::fmt::Debug for Remote {
 pub(crate) struct Worker {
     pub(crate) remote: Arc<Remote>,
     pub(super) runtime: Arc<Shared>,
-    running: RefCell<Option<Arc<Task>>>,
-    ready: RefCell<VecDeque<Arc<Task>>>,
-    /// What only this thread may touch of its tasks, by slot.
-    residents: RefCell<Vec<Resident>>,
+    running: Cell<Option<TaskRef>>,
+    ready: RefCell<VecDeque<TaskRef>>,
     timers: RefCell<Timers>,
     poller: RefCell<Poller>,
     sources: RefCell<Sources>,
@@ -146,20 +150,13 @@ pub(crate) struct Worker {
     now: Cell<Instant>,
 }
 
-#[derive(Default)]
-struct Resident {
-    /// Its fiber, unless it runs or has not started.
-    fiber: Option<(Fiber, Running)>,
-    /// The deadline of its present park, by [`Instant::as_nanos`]; 0 for none.
-    deadline: u64,
-}
-
 thread_local! {
     /// This thread's worker while it works; null on every other thread.
     static CURRENT: Cell<*const Worker> = const { Cell::new(ptr::null()) };
 }
 
 /// The worker whose task calls this; `None` on a plain thread.
+#[inline]
 pub(crate) fn current<'a>() -> Option<&'a Worker> {
     let worker = CURRENT.get();
     // SAFETY: it is set while `run` holds the worker, which ends only after the last of its tasks. Whoever calls this is one
@@ -167,16 +164,20 @@ pub(crate) fn current<'a>() -> Option<&'a Worker> {
     unsafe { worker.as_ref() }
 }
 
-/// Puts an unparked task on its worker's queue.
-pub(super) fn enqueue(task: Arc<Task>) {
-    match current().filter(|worker| Arc::ptr_eq(&worker.remote, task.remote())) {
-        Some(worker) => worker.ready.borrow_mut().push_back(task),
-        None => {
-            let remote = task.remote().clone();
-            let sent = remote.send(Message::Run(task));
-            assert!(sent.is_ok(), "a worker stays until its last task has ended");
-        }
+/// Puts a task that is nowhere else on its worker's queue.
+#[inline]
+pub(super) fn enqueue(task: TaskRef) {
+    match current() {
+        Some(worker) if Arc::ptr_eq(&worker.remote, task.remote()) => worker.push(task),
+        _ => enqueue_elsewhere(task),
     }
+}
+
+#[cold]
+fn enqueue_elsewhere(task: TaskRef) {
+    let remote = task.remote().clone(); // the task may have ended before `send` returns
+    let sent = remote.send(Message::Run(task));
+    assert!(sent.is_ok(), "a worker stays until its last task has ended");
 }
 
 impl Worker {
@@ -194,9 +195,8 @@ impl Worker {
         Ok(Worker {
             remote: Arc::new(remote),
             runtime,
-            running: RefCell::default(),
+            running: Cell::new(None),
             ready: RefCell::default(),
-            residents: RefCell::default(),
             timers: RefCell::default(),
             poller: RefCell::new(poller),
             sources: RefCell::default(),
@@ -234,7 +234,7 @@ impl Worker {
             events.drain(..).for_each(|event| worker.deliver(event));
         }
         let orphans: Vec<_> = worker.sources.borrow_mut().drain().collect();
-        orphans.iter().filter_map(Weak::upgrade).for_each(|source| source.orphaned());
+        orphans.iter().for_each(|source| source.orphaned());
         CURRENT.set(ptr::null());
     }
 
@@ -246,14 +246,24 @@ impl Worker {
     }
 
     /// Runs one task until it parks, yields or ends.
-    fn step(&self, task: Arc<Task>) {
-        let slot = task.slot();
-        let resident = self.residents.borrow_mut().get_mut(slot).and_then(|resident| resident.fiber.take());
-        let Some((fiber, running)) = resident.or_else(|| self.start(&task)) else { return };
+    #[inline]
+    fn step(&self, task: TaskRef) {
+        // SAFETY: the task is on this worker, whose thread this is.
+        let place = unsafe { task.resident() }.fiber.get();
+        // SAFETY: nothing else in here reaches a fiber, and a task that runs is not stepped.
+        let place = unsafe { &mut *place };
+        if place.is_none() {
+            *place = self.start(task);
+        }
+        let Some((fiber, running)) = place else {
+            self.remote.release(task.slot()); // without a stack it ends here
+            return;
+        };
         self.budget.set(BUDGET);
-        self.running.replace(Some(task));
-        // SAFETY: `running` stays in this frame until it is taken back below, and this thread runs only the fiber between.
-        unsafe { overflow::set_running(Some(&running)) };
+        self.running.set(Some(task));
+        // SAFETY: `running` stays in the task's record until the fiber has ended, and this thread runs only the fiber until
+        // it is taken back below.
+        unsafe { overflow::set_running(Some(running)) };
         let step = fiber.resume();
         // SAFETY: as above.
         unsafe { overflow::set_running(None) };
@@ -263,23 +273,22 @@ impl Worker {
             // SAFETY: it ends the process, and nothing else.
             unsafe { libc::_exit(0) };
         }
-        let task = self.running.take();
-        match step {
-            Step::Suspended(fiber) => self.residents.borrow_mut()[slot].fiber = Some((fiber, running)),
-            Step::Finished(stack) => {
-                self.stacks.borrow_mut().give(stack);
-                self.timers.borrow_mut().remove(slot);
-                self.remote.release(slot);
+        self.running.set(None);
+        if step == Step::Finished {
+            if let Some((fiber, _)) = place.take() {
+                self.stacks.borrow_mut().give(fiber.into_stack());
             }
+            self.timers.borrow_mut().remove(task.slot());
+            self.remote.release(task.slot());
         }
-        drop(task);
     }
 
-    /// Gives a new task its fiber. `None`, and the task has ended, if there is no memory for its stack.
-    fn start(&self, task: &Arc<Task>) -> Option<(Fiber, Running)> {
-        let job = task.take_job().expect("a task that is resumed has a fiber or has yet to start");
-        let stack = match self.stack_for(task) {
-            Ok(stack) => stack,
+    /// Makes the fiber of a new task. `None` if there is no memory for its stack.
+    fn start(&self, task: TaskRef) -> Option<(Fiber, Running)> {
+        // SAFETY: the task is on this worker, whose thread this is.
+        let job = unsafe { task.resident() }.job.take().expect("a task has a fiber or has yet to start");
+        match self.stack_for(&task) {
+            Ok(stack) => Some(fiber_for(task, stack, job)),
             Err(error) => {
                 let message = format!("no stack for task #{}: {error}", task.id);
                 task.completion.finish(Err(Box::new(message.clone())));
@@ -290,12 +299,9 @@ impl Worker {
                     log::error!("{message}");
                     drop(ManuallyDrop::into_inner(job));
                 }));
-                self.remote.release(task.slot());
-                return None;
+                None
             }
-        };
-        let task = task.clone();
-        Some(self.settle(&task.clone(), stack, move || job(&task)))
+        }
     }
 
     fn stack_for(&self, task: &Task) -> io::Result<Stack> {
@@ -306,88 +312,76 @@ impl Worker {
         }
     }
 
-    /// Makes the fiber of a task that was placed here, and room for what this thread keeps of it.
-    fn settle(&self, task: &Arc<Task>, stack: Stack, entry: impl FnOnce() + 'static) -> (Fiber, Running) {
-        let mut residents = self.residents.borrow_mut();
-        if residents.len() <= task.slot() {
-            residents.resize_with(task.slot() + 1, Resident::default);
-        }
-        let running = Running::new(&stack, task.id, task.name.as_deref());
-        (Fiber::new(stack, entry), running)
-    }
-
     /// Starts a task that may not leave this thread, after those that are ready.
     pub(crate) fn spawn_local(&self, task: &Arc<Task>, job: LocalJob) -> io::Result<()> {
         let stack = self.stack_for(task)?;
         self.remote.live.fetch_add(1, Ordering::SeqCst);
-        self.remote.adopt(task);
-        let started = self.settle(task, stack, {
-            let task = task.clone();
-            move || job(&task)
-        });
-        self.residents.borrow_mut()[task.slot()].fiber = Some(started);
-        self.ready.borrow_mut().push_back(task.clone());
+        let task = self.remote.adopt(task);
+        // SAFETY: the task is on this worker, whose thread this is.
+        let place = unsafe { task.resident() }.fiber.get();
+        // SAFETY: it is new, and only we know of it.
+        unsafe { *place = Some(fiber_for(task, stack, job)) };
+        self.push(task);
         Ok(())
     }
 
     /// Places a new task here: its own worker is there for it as long as the task that spawns it is.
-    pub(super) fn keep(&self, task: Arc<Task>) {
+    pub(super) fn keep(&self, task: &Arc<Task>) {
         self.remote.live.fetch_add(1, Ordering::SeqCst);
-        self.remote.adopt(&task);
-        self.push(task);
+        self.push(self.remote.adopt(task));
     }
 
-    fn push(&self, task: Arc<Task>) {
+    #[inline]
+    fn push(&self, task: TaskRef) {
         self.ready.borrow_mut().push_back(task);
     }
 
-    pub(crate) fn running_task(&self) -> Arc<Task> {
-        self.running.borrow().clone().expect("only a task calls this: a worker itself never waits")
+    #[inline]
+    pub(crate) fn running_task(&self) -> TaskRef {
+        self.running.get().expect("only a task calls this: a worker itself never waits")
     }
 
-    /// Parks the running task; see [`super::park::park`].
-    pub(super) fn park(&self, wait: Wait, deadline: Option<Instant>) -> Result<Parked, Cancelled> {
-        may_wait()?;
+    /// Parks the running task, whose own `waiter` this is; see [`super::park::Owner::park`].
+    #[inline]
+    pub(super) fn park(&self, waiter: &Waiter, wait: Wait, deadline: Option<Instant>) {
         let task = self.running_task();
-        if task.begin_park(wait, self.now.get()) {
-            if let Some(deadline) = deadline {
-                self.arm(task.slot(), deadline.as_nanos());
-            }
-            fiber::suspend();
-            if deadline.is_some() {
-                self.residents.borrow_mut()[task.slot()].deadline = 0;
-            }
+        task.begin_park(wait, self.now.get());
+        match deadline {
+            None => fiber::suspend(),
+            Some(deadline) => self.park_until(task, waiter, deadline),
         }
         task.end_park();
-        match deadline {
-            Some(deadline) if deadline <= self.now.get() => Ok(Parked::TimedOut),
-            _ => Ok(Parked::Unparked),
+    }
+
+    fn park_until(&self, task: TaskRef, waiter: &Waiter, deadline: Instant) {
+        // SAFETY: the task is on this worker, whose thread this is.
+        let resident = unsafe { task.resident() };
+        resident.waiter.set(waiter);
+        resident.deadline.set(deadline.as_nanos());
+        // An entry that is due before the deadline stays as it is, and moves on when it comes due.
+        let mut timers = self.timers.borrow_mut();
+        if timers.armed(task.slot()).is_none_or(|armed| armed > deadline.as_nanos()) {
+            timers.set(task.slot(), deadline.as_nanos());
         }
+        drop(timers);
+        fiber::suspend();
+        resident.deadline.set(0);
     }
 
     /// Lets the other ready tasks run first.
     pub(crate) fn yield_now(&self) {
         if may_wait().is_ok() {
-            self.ready.borrow_mut().push_back(self.running_task());
+            self.push(self.running_task());
             fiber::suspend();
         }
     }
 
     /// Counts a call of the running task that did not wait; after a number of them, lets others run.
+    #[inline]
     pub(super) fn spend(&self) {
         match self.budget.get() {
             0 => self.yield_now(),
             left => self.budget.set(left - 1),
-        }
-    }
-
-    /// Sees to it that the task in `slot` is unparked at `deadline`. An entry that is due before it stays as it is, and
-    /// moves on when it comes due.
-    fn arm(&self, slot: usize, deadline: u64) {
-        self.residents.borrow_mut()[slot].deadline = deadline;
-        let mut timers = self.timers.borrow_mut();
-        if timers.armed(slot).is_none_or(|armed| armed > deadline) {
-            timers.set(slot, deadline);
         }
     }
 
@@ -399,14 +393,27 @@ impl Worker {
         self.now.set(now);
         loop {
             let Some(slot) = self.timers.borrow_mut().pop_due(now.as_nanos()) else { return };
-            let deadline = self.residents.borrow()[slot].deadline;
-            if deadline > now.as_nanos() {
-                self.timers.borrow_mut().set(slot, deadline);
-            } else if deadline != 0 {
-                let tasks = self.remote.tasks.lock().expect("no code of the user's runs under this lock");
-                let task = tasks[slot].clone();
-                drop(tasks);
-                task.unpark();
+            self.due(slot, now);
+        }
+    }
+
+    /// Ends the park of the task in `slot` if its deadline has passed.
+    fn due(&self, slot: usize, now: Instant) {
+        let tasks = self.remote.tasks.lock().expect("no code of the user's runs under this lock");
+        // SAFETY: tasks in slots have been placed. It is used only if it waits, so that it has not ended.
+        let task = unsafe { TaskRef::new(&tasks[slot]) };
+        drop(tasks);
+        // SAFETY: the task is on this worker, whose thread this is.
+        let resident = unsafe { task.resident() };
+        match resident.deadline.get() {
+            0 => {} // it waits without one, or runs
+            deadline if deadline > now.as_nanos() => self.timers.borrow_mut().set(slot, deadline),
+            _ => {
+                // SAFETY: the waiter stays on the task's stack while the task is parked, and it is: it has a deadline.
+                let late = unsafe { &*resident.waiter.get() }.abort();
+                if late {
+                    self.push(task); // otherwise whoever has claimed it does so
+                }
             }
         }
     }
@@ -445,23 +452,23 @@ impl Worker {
     fn obey(&self, message: Message) {
         match message {
             Message::Run(task) => self.push(task),
-            Message::Attach(source) => source.upgrade().into_iter().for_each(|source| source.attach(self)),
-            Message::Move(source, to) => source.upgrade().into_iter().for_each(|source| source.move_to(self, &to)),
-            Message::Detach(source) => source.upgrade().into_iter().for_each(|source| source.detach_from(self)),
+            Message::Attach(source) => source.attach(self),
+            Message::Move(source, to) => source.move_to(self, &to),
+            Message::Detach(source) => source.detach_from(self),
             Message::Forget(token) => self.forget(token),
             Message::Stop => {}
         }
     }
 
+    #[inline]
     fn deliver(&self, event: Event) {
-        let source = self.sources.borrow().find(event.token).and_then(Weak::upgrade);
-        if let Some(source) = source {
+        if let Some(source) = self.sources.borrow().find(event.token) {
             source.reported(event.ready);
         }
     }
 
     /// Begins reports on `fd` to `source`.
-    pub(crate) fn register(&self, fd: BorrowedFd<'_>, source: Weak<dyn Source>) -> io::Result<Token> {
+    pub(crate) fn register(&self, fd: BorrowedFd<'_>, source: Arc<dyn Source>) -> io::Result<Token> {
         let token = self.sources.borrow_mut().insert(source);
         let added = self.poller.borrow_mut().add(fd, token);
         added.inspect_err(|_| self.forget(token)).map(|()| token)
@@ -477,6 +484,11 @@ impl Worker {
     pub(crate) fn forget(&self, token: Token) {
         self.sources.borrow_mut().remove(token);
     }
+}
+
+fn fiber_for(task: TaskRef, stack: Stack, job: impl FnOnce(&Task) + 'static) -> (Fiber, Running) {
+    let running = Running::new(&stack, task.id, task.name.as_deref());
+    (Fiber::new(stack, move || job(&task)), running)
 }
 
 impl std::fmt::Debug for Worker {

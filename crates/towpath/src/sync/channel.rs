@@ -147,16 +147,16 @@ impl<T> Core<T> {
             Ok(Err(message)) => return Err(SendTimeoutError::Disconnected(message)),
             Err(MustWait(message)) => message,
         };
-        if let Err(cancelled) = park::may_wait() {
-            return Err(SendTimeoutError::Cancelled(message, cancelled));
-        }
-        let waiter = Waiter::new();
+        let waiter = match Waiter::new() {
+            Ok(waiter) => waiter,
+            Err(cancelled) => return Err(SendTimeoutError::Cancelled(message, cancelled)),
+        };
         let node = Node::new(&waiter, 0, Some(message));
         // SAFETY: unless it was claimed, the node is removed below before it moves.
         unsafe { state.sending.push(&node) };
         drop(state);
         let ended = waiter.wait(Op::Send.into(), deadline);
-        if !matches!(ended, Ended::Woken(_)) {
+        if ended == Ended::TimedOut {
             // SAFETY: it was pushed to this queue.
             unsafe { lock(&self.state).sending.remove(&node) };
         }
@@ -164,7 +164,6 @@ impl<T> Core<T> {
             (None, _) => Ok(()),
             (Some(message), Ended::Woken(_)) => Err(SendTimeoutError::Disconnected(message)),
             (Some(message), Ended::TimedOut) => Err(SendTimeoutError::Timeout(message)),
-            (Some(message), Ended::Refused(cancelled)) => Err(SendTimeoutError::Cancelled(message, cancelled)),
         }
     }
 
@@ -180,14 +179,13 @@ impl<T> Core<T> {
             Ok(None) => return Err(RecvTimeoutError::Disconnected),
             Err(MustWait(())) => {}
         }
-        park::may_wait().map_err(RecvTimeoutError::Cancelled)?;
-        let waiter = Waiter::new();
+        let waiter = Waiter::new().map_err(RecvTimeoutError::Cancelled)?;
         let node = Node::new(&waiter, 0, None);
         // SAFETY: unless it was claimed, the node is removed below before it moves.
         unsafe { state.receiving.push(&node) };
         drop(state);
         let ended = waiter.wait(Op::Receive.into(), deadline);
-        if !matches!(ended, Ended::Woken(_)) {
+        if ended == Ended::TimedOut {
             // SAFETY: it was pushed to this queue.
             unsafe { lock(&self.state).receiving.remove(&node) };
         }
@@ -195,7 +193,6 @@ impl<T> Core<T> {
             (Some(message), _) => Ok(message),
             (None, Ended::Woken(_)) => Err(RecvTimeoutError::Disconnected),
             (None, Ended::TimedOut) => Err(RecvTimeoutError::Timeout),
-            (None, Ended::Refused(cancelled)) => Err(RecvTimeoutError::Cancelled(cancelled)),
         }
     }
 }

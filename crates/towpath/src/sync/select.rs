@@ -160,10 +160,10 @@ pub fn wait(cases: &mut [&mut dyn Case], limit: Limit) {
         if matches!(limit, Limit::Now) {
             return;
         }
-        if let Err(cancelled) = park::may_wait() {
-            return refuse(cases, cancelled);
-        }
-        let waiter = Waiter::new();
+        let waiter = match Waiter::new() {
+            Ok(waiter) => waiter,
+            Err(cancelled) => return refuse(cases, cancelled),
+        };
         let unwinding = AbortOnUnwind;
         let queued = cases.iter().enumerate().take_while(|(index, case)| case.enlist(Ticket(&waiter), *index)).count();
         let again = queued < cases.len() && waiter.abort();
@@ -172,10 +172,8 @@ pub fn wait(cases: &mut [&mut dyn Case], limit: Limit) {
             case.settle(ended == Ended::Woken(index));
         }
         std::mem::forget(unwinding);
-        match ended {
-            _ if again => continue,
-            Ended::Refused(cancelled) => return refuse(cases, cancelled),
-            Ended::Woken(_) | Ended::TimedOut => return,
+        if !again {
+            return;
         }
     }
 }

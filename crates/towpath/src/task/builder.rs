@@ -139,7 +139,7 @@ impl Builder {
         self.check()?;
         let worker =
             worker::current().expect("spawn_local is for tasks: on a plain thread there is no worker to stay on");
-        let record = self.record();
+        let record = Arc::new(self.record());
         worker.spawn_local(&record, Box::new(|task| run(f, task)))?;
         Ok(JoinHandle::new(record))
     }
@@ -150,9 +150,8 @@ impl Builder {
         runtime: &Arc<Shared>,
         f: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        let record = self.record();
-        record.set_job(Box::new(|task| run(f, task)));
-        runtime.place(record.clone());
+        let record = Arc::new(self.record().with_job(Box::new(|task| run(f, task))));
+        runtime.place(&record);
         JoinHandle::new(record)
     }
 
@@ -162,8 +161,8 @@ impl Builder {
     }
 
     #[track_caller]
-    fn record(self) -> Arc<task::Task> {
-        Arc::new(task::Task::new(self.name, self.stack_size, Location::caller()))
+    fn record(self) -> task::Task {
+        task::Task::new(self.name, self.stack_size, Location::caller())
     }
 }
 

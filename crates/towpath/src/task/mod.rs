@@ -64,7 +64,7 @@ impl fmt::Display for TaskId {
 /// assert_eq!(id.join().unwrap(), Some(expected));
 /// ```
 pub fn current() -> Option<Task> {
-    worker::current().map(|worker| Task::new(worker.running_task()))
+    worker::current().map(|worker| Task::new(worker.running_task().to_arc()))
 }
 
 /// Lets other ready tasks of this worker run before this one goes on. On a plain thread, `std::thread::yield_now`.
