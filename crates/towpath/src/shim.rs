@@ -23,15 +23,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Lets another thread run while this one waits for it to finish a few instructions.
-#[cold]
-pub(crate) fn relax() {
-    #[cfg(not(towpath_loom))]
-    std::thread::yield_now();
-    #[cfg(towpath_loom)]
-    loom::thread::yield_now();
-}
-
 /// Runs `model` once for each way in which its threads can interleave, and for each value that the orderings in use let a
 /// load see. Deadlocks, data races and panics fail it. `preemptions` bounds how often a run switches away from a thread
 /// that could go on: with three threads, each more of them multiplies the runs, and few errors need many.

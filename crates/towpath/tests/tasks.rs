@@ -669,8 +669,94 @@ fn a_hundred_thousand_tasks_park_at_once() {
             drop(end);
             let sum: usize = tasks.into_iter().map(|task| task.join().unwrap()).sum();
             assert_eq!(sum, (0..TASKS).map(|n| usize::from(n as u8)).sum());
+            // What they held comes back by itself, a second after the last has ended.
+            until(|| memory("VmRSS") < before + each * TASKS / 1024 / 5);
         });
     });
+}
+
+#[test]
+fn what_a_deep_call_left_comes_back_while_the_task_is_parked() {
+    const TASKS: usize = 100;
+    alone("what_a_deep_call_left_comes_back_while_the_task_is_parked", || {
+        let runtime = Runtime::builder().workers(1).build().unwrap();
+        runtime.run(|| {
+            let (end, ends) = channel::bounded::<()>(0);
+            let tasks: Vec<_> = (0..TASKS)
+                .map(|n| {
+                    let ends = ends.clone();
+                    spawn(move || {
+                        let kept = std::hint::black_box([n as u8; 8000]);
+                        assert_eq!(dig(200), 2048);
+                        ends.recv().unwrap_err();
+                        assert_eq!(std::hint::black_box(kept), [n as u8; 8000]);
+                        dig(200)
+                    })
+                })
+                .collect();
+            until(|| tasks_in("recv") == TASKS);
+            let deep = memory("VmRSS");
+            // Of 200 KiB each, a few pages are left.
+            until(|| memory("VmRSS") < deep - TASKS * 170);
+            drop(end);
+            tasks.into_iter().for_each(|task| assert_eq!(task.join().unwrap(), 2048));
+        });
+    });
+}
+
+#[test]
+fn a_task_that_has_not_started_is_taken_by_an_idle_worker() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::builder().workers(2).build().unwrap();
+    runtime.run(|| {
+        for count in [1, 2, 50] {
+            let me = here();
+            let ran = Arc::new(AtomicUsize::new(0));
+            let tasks: Vec<_> = (0..count)
+                .map(|_| {
+                    let ran = ran.clone();
+                    spawn(move || {
+                        assert_ne!(here(), me, "that worker has never come to it");
+                        ran.fetch_add(1, Ordering::Relaxed);
+                    })
+                })
+                .collect();
+            // This worker is held up until the other has done it all.
+            until_without_waiting(|| ran.load(Ordering::Relaxed) == count);
+            tasks.into_iter().for_each(|task| task.join().unwrap());
+        }
+    });
+}
+
+#[test]
+fn also_by_one_that_has_more_tasks_already() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::builder().workers(2).build().unwrap();
+    runtime.run(|| {
+        let me = here();
+        let (end, ends) = channel::bounded::<()>(0);
+        let tasks: Vec<_> = (1..=30)
+            .map(|count| {
+                let ends = ends.clone();
+                let stays = spawn(move || {
+                    ends.recv().unwrap_err();
+                    here()
+                });
+                // Held up each time, this worker has one task, and the other ever more.
+                until_without_waiting(|| tasks_in("recv") == count);
+                stays
+            })
+            .collect();
+        drop(end);
+        tasks.into_iter().for_each(|task| assert_ne!(task.join().unwrap(), me));
+    });
+}
+
+/// Holds the worker up until it is so.
+fn until_without_waiting(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        thread::yield_now();
+    }
 }
 
 fn tasks_in(operation: &str) -> usize {

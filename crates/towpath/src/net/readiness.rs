@@ -2,7 +2,7 @@
 //! call goes through is [`Direction::operate`]: try, note, park, retry.
 //!
 //! ```text
-//! state   epoch │ LOCKED FORCED STICKY CLOSED WAITING READY        one atomic word
+//! state   epoch │ FORCED STICKY CLOSED WAITING READY        one atomic word
 //! ```
 //!
 //! * **READY** says that the next call may succeed. It starts out set, a report sets it, and a call that found nothing
@@ -12,8 +12,6 @@
 //!   tries, and a short read does not count as "empty now". **FORCED** (an error is pending) does the same until a call
 //!   finds nothing.
 //! * **WAITING** says that the queue is not empty. It changes under the queue's lock only.
-//! * **LOCKED** is that lock: in the same word, so that a report or a wait takes it with the step that it makes anyway. It
-//!   is held for a few instructions, in which nothing waits.
 //! * **CLOSED** is final.
 //!
 //! A report wakes one waiter. Whoever leaves, for whatever reason, wakes the next if READY is still set: so one edge is
@@ -21,14 +19,13 @@
 //! loom.
 
 use std::io;
-use std::panic::RefUnwindSafe;
 
 use rustix::io::Errno;
 
 use super::error::{closed, timed_out};
 use crate::runtime::park::Wait;
 use crate::runtime::wait_queue::{Ended, Node, WaitQueue, Waiter};
-use crate::shim::{AtomicU64, AtomicUsize, Ordering, UnsafeCell, relax};
+use crate::shim::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 use crate::time::{Duration, Instant};
 
 const READY: usize = 1;
@@ -36,27 +33,20 @@ const WAITING: usize = 2;
 const CLOSED: usize = 4;
 const STICKY: usize = 8;
 const FORCED: usize = 16;
-const LOCKED: usize = 32;
-const EPOCH: usize = 64;
+const EPOCH: usize = 32;
 
 /// How a report is published: who sees it sees what it reported.
 const REPORT: Ordering = if cfg!(towpath_fault = "relaxed_report") { Ordering::Relaxed } else { Ordering::AcqRel };
 
+#[derive(Debug)]
 pub(super) struct Direction {
     state: AtomicUsize,
-    /// Guarded by LOCKED.
-    waiting: UnsafeCell<WaitQueue<()>>,
+    waiting: Mutex<WaitQueue<()>>,
     /// When calls fail, by [`Instant::as_nanos`]; 0 for never.
     deadline: AtomicU64,
     /// How many nanoseconds one call may wait; 0 for as long as it takes.
     timeout: AtomicU64,
 }
-
-// SAFETY: the queue is reached by whoever has LOCKED alone, and may be sent from one thread to another.
-unsafe impl Sync for Direction {}
-
-// No code of the user's runs while the queue is changed, so that a panic finds it whole.
-impl RefUnwindSafe for Direction {}
 
 /// How a call came out that did not fail.
 pub(super) enum Progress<T> {
@@ -88,7 +78,7 @@ impl Direction {
     pub(super) fn new() -> Direction {
         Direction {
             state: AtomicUsize::new(READY),
-            waiting: UnsafeCell::new(WaitQueue::default()),
+            waiting: Mutex::new(WaitQueue::default()),
             deadline: AtomicU64::new(0),
             timeout: AtomicU64::new(0),
         }
@@ -222,45 +212,34 @@ impl Direction {
     /// # Safety
     /// As [`WaitQueue::push`]: `delist` it before it ends, unless it was claimed.
     unsafe fn enlist(&self, node: &Node<()>) -> bool {
-        const STAY_AWAY: usize = if cfg!(towpath_fault = "no_recheck") { 0 } else { READY | CLOSED };
-        let queue = |state: usize| (state & (STAY_AWAY | LOCKED) == 0).then_some(state | LOCKED | WAITING);
-        while let Err(state) = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, queue) {
-            if state & STAY_AWAY != 0 {
-                return false;
-            }
-            relax();
+        let mut waiting = lock(&self.waiting);
+        // SAFETY: the caller's promise; the lock is this queue's.
+        unsafe { waiting.push(node) };
+        let before = self.state.fetch_or(WAITING, Ordering::AcqRel);
+        let stays = before & (READY | CLOSED) == 0 || cfg!(towpath_fault = "no_recheck");
+        if !stays {
+            // SAFETY: it was pushed above.
+            unsafe { waiting.remove(node) };
+            self.settle(&waiting);
         }
-        // SAFETY: the caller's promise; we have the lock.
-        self.waiting.with_mut(|waiting| unsafe { (*waiting).push(node) });
-        self.unlock(0);
-        true
+        stays
     }
 
     /// # Safety
     /// As [`WaitQueue::remove`].
     unsafe fn delist(&self, node: &Node<()>) {
-        self.lock();
-        let empty = self.waiting.with_mut(|waiting| {
-            // SAFETY: we have the lock.
-            let waiting = unsafe { &mut *waiting };
-            // SAFETY: the caller's promise.
-            unsafe { waiting.remove(node) };
-            waiting.is_empty()
-        });
-        self.unlock(if empty { WAITING } else { 0 });
+        let mut waiting = lock(&self.waiting);
+        // SAFETY: the caller's promise.
+        unsafe { waiting.remove(node) };
+        self.settle(&waiting);
     }
 
-    fn lock(&self) {
-        let take = |state: usize| (state & LOCKED == 0).then_some(state | LOCKED);
-        while self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, take).is_err() {
-            relax();
-        }
-    }
-
-    /// Lets go of the queue, and takes away WAITING if that is given.
+    /// Keeps WAITING true to the queue.
     #[inline]
-    fn unlock(&self, also: usize) {
-        self.state.fetch_and(!(LOCKED | also), Ordering::Release);
+    fn settle(&self, waiting: &WaitQueue<()>) {
+        if waiting.is_empty() {
+            self.state.fetch_and(!WAITING, Ordering::AcqRel);
+        }
     }
 
     /// Takes note that the direction may be ready, and wakes who has waited longest.
@@ -271,20 +250,13 @@ impl Direction {
             Force::Once => FORCED,
             Force::Always => STICKY,
         };
-        // Where somebody waits and the queue is free, the same step locks it.
-        let locks = |state: usize| state & (WAITING | LOCKED) == WAITING;
-        let raised =
-            |state: usize| Some(state.wrapping_add(EPOCH) | READY | force | if locks(state) { LOCKED } else { 0 });
-        let Ok(before) = self.state.fetch_update(REPORT, Ordering::Relaxed, raised) else { return };
-        #[cfg(towpath_fault = "drop_wake")]
-        if before & WAITING != 0 && fault::drop_this_one() {
-            return if locks(before) {
-                self.unlock(0)
-            };
-        }
-        if locks(before) {
-            self.wake_one_locked();
-        } else if before & WAITING != 0 {
+        let raised = |state: usize| Some(state.wrapping_add(EPOCH) | READY | force);
+        let before = self.state.fetch_update(REPORT, Ordering::Relaxed, raised);
+        if before.is_ok_and(|state| state & WAITING != 0) {
+            #[cfg(towpath_fault = "drop_wake")]
+            if fault::drop_this_one() {
+                return;
+            }
             self.wake_one();
         }
     }
@@ -297,20 +269,13 @@ impl Direction {
         }
     }
 
-    #[cold]
     fn wake_one(&self) {
-        self.lock();
-        self.wake_one_locked();
-    }
-
-    /// Wakes who has waited longest. The caller has the lock, and has it no more afterwards.
-    fn wake_one_locked(&self) {
-        let (unparker, empty) = self.waiting.with_mut(|waiting| {
-            // SAFETY: we have the lock.
-            let waiting = unsafe { &mut *waiting };
-            (waiting.claim(|()| ()), waiting.is_empty())
-        });
-        self.unlock(if empty { WAITING } else { 0 });
+        let unparker = {
+            let mut waiting = lock(&self.waiting);
+            let unparker = waiting.claim(|()| ());
+            self.settle(&waiting);
+            unparker
+        };
         if let Some(unparker) = unparker {
             unparker.unpark();
         }
@@ -324,11 +289,7 @@ impl Direction {
 
     /// How many wait.
     pub(super) fn waiters(&self) -> usize {
-        self.lock();
-        // SAFETY: we have the lock.
-        let count = self.waiting.with_mut(|waiting| unsafe { (*waiting).len() });
-        self.unlock(0);
-        count
+        lock(&self.waiting).len()
     }
 
     /// Ends the direction: calls that wait and all later ones fail. False if it had ended already.
@@ -380,12 +341,6 @@ impl Direction {
             Some(deadline) if deadline <= Instant::now() => Err(timed_out()),
             _ => Ok(()),
         }
-    }
-}
-
-impl std::fmt::Debug for Direction {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Direction").finish_non_exhaustive()
     }
 }
 

@@ -14,12 +14,19 @@ use std::mem::ManuallyDrop;
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
-use super::stack::Stack;
+use super::stack::{self, Stack};
 
 /// A computation with a stack of its own, which can stop in the middle.
 pub(crate) struct Fiber {
     coroutine: ManuallyDrop<Coroutine<(), (), (), Stack>>,
+    /// Where its stack ends, guard excluded.
+    floor: usize,
+    /// An address in the frame of the `suspend` that it is in; 0 before the first.
+    suspended_at: usize,
 }
+
+/// What a switch may store below the frame of `suspend`: registers, and in debug builds a frame or two.
+const BELOW_SUSPEND: usize = 2048;
 
 /// What a fiber did when it switched back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,16 +38,19 @@ pub(crate) enum Step {
 thread_local! {
     /// The way out of the fiber that this thread runs; null while it runs none.
     static WAY_OUT: Cell<*const Yielder<(), ()>> = const { Cell::new(std::ptr::null()) };
+    /// Where in its stack the fiber that this thread ran last has suspended.
+    static SUSPENDED_AT: Cell<usize> = const { Cell::new(0) };
 }
 
 impl Fiber {
     /// A fiber that will run `entry` on `stack` when first resumed. `entry` must not panic: there is nothing above it.
     pub(crate) fn new(stack: Stack, entry: impl FnOnce() + 'static) -> Fiber {
+        let floor = stack.guard().end;
         let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
             WAY_OUT.set(yielder);
             entry();
         });
-        Fiber { coroutine: ManuallyDrop::new(coroutine) }
+        Fiber { coroutine: ManuallyDrop::new(coroutine), floor, suspended_at: 0 }
     }
 
     /// Runs the fiber until it suspends or ends.
@@ -50,9 +60,19 @@ impl Fiber {
         let result = self.coroutine.resume(());
         WAY_OUT.set(outer);
         match result {
-            CoroutineResult::Yield(()) => Step::Suspended,
+            CoroutineResult::Yield(()) => {
+                self.suspended_at = SUSPENDED_AT.get();
+                Step::Suspended
+            }
             CoroutineResult::Return(()) => Step::Finished,
         }
+    }
+
+    /// Gives back the memory of what calls deeper than the present one have left on the stack of a suspended fiber.
+    pub(crate) fn trim(&self) {
+        let dead = self.floor..self.suspended_at.saturating_sub(BELOW_SUSPEND);
+        // SAFETY: between the floor and what the frame of `suspend` has called, nothing is alive until the fiber runs on.
+        unsafe { stack::discard_within(dead) };
     }
 
     /// The stack again, of a fiber that has come to its end.
@@ -71,13 +91,14 @@ impl std::fmt::Debug for Fiber {
 ///
 /// # Panics
 /// If this thread runs no fiber.
-#[inline]
+#[inline(never)] // so that its frame is the last: nothing of its callers' lies below it
 pub(crate) fn suspend() {
     let way_out = WAY_OUT.get();
     assert!(!way_out.is_null(), "suspend was called outside a fiber");
     // SAFETY: the yielder lives at the base of the running fiber's stack from its first switch to its last, and
     // `WAY_OUT` holds it only while that fiber runs: `resume` puts back the outer one, the line below puts back ours.
     let yielder = unsafe { &*way_out };
+    SUSPENDED_AT.set((&raw const way_out).addr());
     yielder.suspend(());
     WAY_OUT.set(way_out);
 }

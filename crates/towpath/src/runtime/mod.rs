@@ -2,11 +2,13 @@
 //!
 //! Public are [`Runtime`] and its [`Builder`]; the rest is the library's own. From the bottom up: `stack` and `fiber` (what
 //! a task runs on), `task` (its record), `park` and `wait_queue` (how it waits), `timer`, `inbox`, `sources` (what a worker
-//! keeps), `worker` (the loop), `blocking` (threads for what cannot park), `overflow` (the signal handler).
+//! keeps), `worker` (the loop), `idle` (how workers share what has not
+//! started), `trim` (how memory comes back), `blocking` (threads for what cannot park), `overflow` (the signal handler).
 
 pub(crate) mod blocking;
 mod builder;
 mod fiber;
+mod idle;
 mod inbox;
 mod overflow;
 pub(crate) mod park;
@@ -15,6 +17,7 @@ mod sources;
 mod stack;
 pub(crate) mod task;
 mod timer;
+mod trim;
 pub(crate) mod wait_queue;
 pub(crate) mod worker;
 
@@ -41,6 +44,11 @@ const DROP_GRACE: Duration = Duration::from_millis(100);
 /// A worker keeps the tasks that its own tasks spawn until it has this many more than the emptiest one, and a part more.
 const BIAS: usize = 4;
 const BIAS_PART: usize = 16;
+
+/// How many more tasks than the emptiest worker one that has `there` of them may have.
+fn bias(there: usize) -> usize {
+    BIAS + there / BIAS_PART
+}
 
 /// Workers and the tasks that run on them.
 ///
@@ -70,6 +78,8 @@ pub(crate) struct Shared {
     stopping: AtomicBool,
     /// Where the next task from outside is placed if all workers have as many.
     next: AtomicUsize,
+    /// How many workers are idle.
+    idle: AtomicUsize,
     running: shim::Mutex<Running>,
 }
 
@@ -122,6 +132,7 @@ impl Runtime {
             remotes: OnceLock::new(),
             stopping: AtomicBool::new(false),
             next: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
             running: shim::Mutex::default(),
         });
         // Each worker makes its poller on its own thread, and reports the half of it that others see.
@@ -271,18 +282,23 @@ impl Shared {
     /// Gives a new task to the worker that has the fewest; the spawning worker keeps it unless it has markedly more.
     pub(crate) fn place(self: &Arc<Shared>, task: &Arc<Task>) {
         let own = worker::current().filter(|worker| Arc::ptr_eq(&worker.runtime, self));
+        if let Some(own) = own.filter(|_| self.remotes().len() == 1) {
+            return own.keep(task);
+        }
         let remote = self.emptiest();
         if let Some(own) = own {
             let (here, there) = (own.remote.live.load(Ordering::Relaxed), remote.live.load(Ordering::Relaxed));
-            if here <= there + BIAS + there / BIAS_PART || !remote.reserve(self) {
+            if here <= there + bias(there) || !remote.reserve(self) {
                 return own.keep(task);
             }
         } else {
             let reserved = remote.reserve(self);
             assert!(reserved, "who spawns from outside holds the runtime");
         }
-        let sent = remote.send(Message::Run(remote.adopt(task)));
+        remote.take_in(std::iter::once(task));
+        let sent = remote.send(Message::Start);
         assert!(sent.is_ok(), "a worker stays while a place is reserved");
+        self.wake_idle();
     }
 
     /// The worker with the fewest live tasks; in turn, where several have as few.

@@ -463,6 +463,17 @@ unsafe fn discard(range: Range<usize>) {
     }
 }
 
+/// Gives back the whole pages within a part of a stack.
+///
+/// # Safety
+///
+/// As for `discard`, but for the pages.
+pub(super) unsafe fn discard_within(range: Range<usize>) {
+    let pages = range.start.next_multiple_of(page_size())..range.end / page_size() * page_size();
+    // SAFETY: the caller's promise.
+    unsafe { discard(pages) };
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::os::unix::process::ExitStatusExt;

@@ -51,6 +51,8 @@ pub(super) struct Resident {
     /// Of its present park: the waiter, and the deadline by [`Instant::as_nanos`], 0 for none.
     pub(super) waiter: Cell<*const Waiter>,
     pub(super) deadline: Cell<u64>,
+    /// When the park began in which its stack was last trimmed.
+    pub(super) trimmed: Cell<Option<Instant>>,
 }
 
 // SAFETY: `home` and `resident` are touched by one thread at a time, as they say, and passed on through the lock of an
@@ -90,6 +92,7 @@ impl Task {
                 fiber: UnsafeCell::new(None),
                 waiter: Cell::new(ptr::null()),
                 deadline: Cell::new(0),
+                trimmed: Cell::new(None),
             },
         }
     }

@@ -4,6 +4,8 @@
 //! loop   run ready tasks, at most 256          ┐
 //!        take what other threads left          │ one turn
 //!        fire timers that are due              │
+//!        with nothing to run: take from others │
+//!        tasks that have not started (`idle`)  │
 //!        wait for reports (not, if some task   │
 //!        is ready), unpark who waits for them  ┘
 //! ```
@@ -14,17 +16,19 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::iter;
 use std::mem::ManuallyDrop;
 use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use slab::Slab;
 
 use super::blocking;
 use super::fiber::{self, Fiber, Step};
+use super::idle::{self, Idle};
 use super::inbox::{Inbox, Sent};
 use super::overflow::{self, Running};
 use super::park::{Wait, fork, may_wait};
@@ -32,6 +36,7 @@ use super::sources::Sources;
 use super::stack::{Pool, Stack};
 use super::task::{Task, TaskRef};
 use super::timer::Timers;
+use super::trim::Trimming;
 use super::wait_queue::Waiter;
 use super::{Settings, Shared};
 use crate::poller::{Event, Poller, Ready, Token, Waker};
@@ -41,8 +46,6 @@ use crate::time::Instant;
 const TURN: u32 = 256;
 /// Calls that a task may make in a row without waiting before it lets others run.
 const BUDGET: u32 = 64;
-/// How long pages that deep calls touched stay with a stack that has been given back.
-const TRIM_AFTER: Duration = Duration::from_secs(1);
 
 /// Something whose readiness a worker's poller reports: a socket.
 pub(crate) trait Source: Send + Sync {
@@ -63,8 +66,10 @@ type LocalJob = Box<dyn FnOnce(&Task)>;
 
 /// What other threads ask of a worker.
 pub(crate) enum Message {
-    /// Run this task: it was just placed here, or unparked.
+    /// Run this task, which was unparked.
     Run(TaskRef),
+    /// Start a task: one was placed here.
+    Start,
     Attach(Arc<dyn Source>),
     Move(Arc<dyn Source>, Arc<Remote>),
     Detach(Arc<dyn Source>),
@@ -80,10 +85,20 @@ pub(crate) struct Remote {
     pub(crate) id: u32,
     /// Tasks placed here that have not ended.
     pub(crate) live: AtomicUsize,
-    /// The same tasks, by slot.
-    pub(crate) tasks: Mutex<Slab<Arc<Task>>>,
+    pub(crate) tasks: Mutex<Tasks>,
+    /// What other workers look at before they take tasks from here, and before they hand one on.
+    pub(super) idle: idle::State,
     inbox: Inbox<Message>,
     waker: Waker,
+}
+
+/// The tasks of one worker.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    /// Those that have not ended, by slot.
+    pub(crate) live: Slab<Arc<Task>>,
+    /// Those of them that have not started, in the order in which they came: any worker may.
+    pub(super) unstarted: VecDeque<TaskRef>,
 }
 
 impl Remote {
@@ -112,19 +127,45 @@ impl Remote {
         reserved
     }
 
-    /// Gives a task that nobody else has seen yet a slot, in a place that has been reserved. The caller then sends or
-    /// queues it.
-    pub(super) fn adopt(self: &Arc<Remote>, task: &Arc<Task>) -> TaskRef {
-        let mut tasks = self.tasks.lock().expect("no code of the user's runs under this lock");
-        let slot = tasks.insert(task.clone());
-        // SAFETY: it is new, and ours to place.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().expect("no code of the user's runs under this lock")
+    }
+
+    /// Gives a task that has not started a slot, in a place that has been reserved. The caller then queues it.
+    fn adopt(self: &Arc<Remote>, task: &Arc<Task>, tasks: &mut Tasks) -> TaskRef {
+        let slot = tasks.live.insert(task.clone());
+        // SAFETY: it is new, or was taken out of another worker's tasks under their lock: ours to place.
         unsafe { task.place(self.clone(), slot) };
         // SAFETY: it has been placed, and whom we hand it to asks for no more than that it has not ended.
         unsafe { TaskRef::new(task) }
     }
 
+    /// Takes tasks in that have not started, in places that have been reserved. For each the caller sends or queues a
+    /// start; whichever worker comes to it first starts it.
+    pub(super) fn take_in<'a>(self: &Arc<Remote>, new: impl Iterator<Item = &'a Arc<Task>>) {
+        let tasks = &mut *self.lock();
+        for task in new {
+            let task = self.adopt(task, tasks);
+            tasks.unstarted.push_back(task);
+        }
+        self.idle.says(tasks.unstarted.len());
+    }
+
+    /// The task that has waited longest for its start, if no other worker has taken it.
+    fn next_unstarted(&self) -> Option<TaskRef> {
+        let mut tasks = self.lock();
+        let next = tasks.unstarted.pop_front();
+        self.idle.says(tasks.unstarted.len());
+        next
+    }
+
+    pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
+
     fn release(&self, slot: usize) {
-        self.tasks.lock().expect("no code of the user's runs under this lock").remove(slot);
+        let task = self.lock().live.remove(slot);
+        drop(task); // not under the lock
         self.live.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -139,15 +180,20 @@ pub(crate) struct Worker {
     pub(crate) remote: Arc<Remote>,
     pub(super) runtime: Arc<Shared>,
     running: Cell<Option<TaskRef>>,
-    ready: RefCell<VecDeque<TaskRef>>,
+    /// What to run next: a task that is ready, or (`None`) one that has not started.
+    ready: RefCell<VecDeque<Option<TaskRef>>>,
+    /// Whether there are other workers, to take tasks from and to lose them to.
+    has_others: bool,
     timers: RefCell<Timers>,
     poller: RefCell<Poller>,
     sources: RefCell<Sources>,
-    stacks: RefCell<Pool>,
+    pub(super) stacks: RefCell<Pool>,
+    /// What its last look at the others left there.
+    pub(super) seen: idle::LastSeen,
     /// Calls that the running task may still make without waiting.
     budget: Cell<u32>,
     /// The time when this turn's reports came in.
-    now: Cell<Instant>,
+    pub(super) now: Cell<Instant>,
 }
 
 thread_local! {
@@ -189,6 +235,7 @@ impl Worker {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             live: AtomicUsize::new(0),
             tasks: Mutex::default(),
+            idle: idle::State::default(),
             inbox: Inbox::new(),
             waker,
         };
@@ -197,10 +244,12 @@ impl Worker {
             runtime,
             running: Cell::new(None),
             ready: RefCell::default(),
+            has_others: settings.workers > 1,
             timers: RefCell::default(),
             poller: RefCell::new(poller),
             sources: RefCell::default(),
             stacks: RefCell::new(Pool::new(settings.stack_size)),
+            seen: Cell::new(None),
             budget: Cell::new(BUDGET),
             now: Cell::new(Instant::now()),
         })
@@ -211,25 +260,31 @@ impl Worker {
         let worker = &self;
         CURRENT.set(worker);
         let (mut messages, mut events) = (Vec::new(), Vec::new());
-        let mut trim_at = None;
+        let mut trimming = Trimming::default();
         loop {
             worker.run_ready();
             worker.remote.inbox.take(&mut messages);
             messages.drain(..).for_each(|message| worker.obey(message));
             worker.fire_timers();
-            worker.trim(&mut trim_at);
+            worker.trim(&mut trimming);
             let timeout = if !worker.ready.borrow().is_empty() {
                 Some(Duration::ZERO)
             } else if worker.has_ended() {
                 break;
-            } else if worker.remote.inbox.fall_asleep() {
-                worker.until_due(trim_at)
             } else {
-                continue;
+                let idle = if worker.has_others { worker.look_around() } else { Idle::Nothing };
+                if matches!(idle, Idle::Taken) || !worker.remote.inbox.fall_asleep() {
+                    worker.runtime.busy(&worker.remote);
+                    continue;
+                }
+                worker.until_due(trimming.due().chain(idle.look_again()))
             };
             let waited = worker.poller.borrow_mut().wait(timeout, &mut events);
             waited.expect("waiting on a poller of our own");
             worker.remote.inbox.wake_up();
+            if worker.has_others {
+                worker.runtime.busy(&worker.remote);
+            }
             worker.now.set(Instant::now());
             events.drain(..).for_each(|event| worker.deliver(event));
         }
@@ -240,8 +295,10 @@ impl Worker {
 
     fn run_ready(&self) {
         for _ in 0..TURN {
-            let Some(task) = self.ready.borrow_mut().pop_front() else { return };
-            self.step(task);
+            let Some(next) = self.ready.borrow_mut().pop_front() else { return };
+            if let Some(task) = next.or_else(|| self.remote.next_unstarted()) {
+                self.step(task);
+            }
         }
     }
 
@@ -260,6 +317,7 @@ impl Worker {
             return;
         };
         self.budget.set(BUDGET);
+        self.remote.idle.step();
         self.running.set(Some(task));
         // SAFETY: `running` stays in the task's record until the fiber has ended, and this thread runs only the fiber until
         // it is taken back below.
@@ -316,7 +374,7 @@ impl Worker {
     pub(crate) fn spawn_local(&self, task: &Arc<Task>, job: LocalJob) -> io::Result<()> {
         let stack = self.stack_for(task)?;
         self.remote.live.fetch_add(1, Ordering::SeqCst);
-        let task = self.remote.adopt(task);
+        let task = self.remote.adopt(task, &mut self.remote.lock());
         // SAFETY: the task is on this worker, whose thread this is.
         let place = unsafe { task.resident() }.fiber.get();
         // SAFETY: it is new, and only we know of it.
@@ -328,12 +386,24 @@ impl Worker {
     /// Places a new task here: its own worker is there for it as long as the task that spawns it is.
     pub(super) fn keep(&self, task: &Arc<Task>) {
         self.remote.live.fetch_add(1, Ordering::SeqCst);
-        self.push(self.remote.adopt(task));
+        if self.has_others {
+            self.remote.take_in(iter::once(task));
+            self.start_one();
+            self.runtime.wake_idle();
+        } else {
+            let task = self.remote.adopt(task, &mut self.remote.lock());
+            self.push(task);
+        }
+    }
+
+    /// Queues the start of a task that was taken in.
+    pub(super) fn start_one(&self) {
+        self.ready.borrow_mut().push_back(None);
     }
 
     #[inline]
     fn push(&self, task: TaskRef) {
-        self.ready.borrow_mut().push_back(task);
+        self.ready.borrow_mut().push_back(Some(task));
     }
 
     #[inline]
@@ -399,10 +469,8 @@ impl Worker {
 
     /// Ends the park of the task in `slot` if its deadline has passed.
     fn due(&self, slot: usize, now: Instant) {
-        let tasks = self.remote.tasks.lock().expect("no code of the user's runs under this lock");
         // SAFETY: tasks in slots have been placed. It is used only if it waits, so that it has not ended.
-        let task = unsafe { TaskRef::new(&tasks[slot]) };
-        drop(tasks);
+        let task = unsafe { TaskRef::new(&self.remote.lock().live[slot]) };
         // SAFETY: the task is on this worker, whose thread this is.
         let resident = unsafe { task.resident() };
         match resident.deadline.get() {
@@ -418,31 +486,11 @@ impl Worker {
         }
     }
 
-    /// How long until the next timer, or trimming, is due.
-    fn until_due(&self, trim_at: Option<Instant>) -> Option<Duration> {
+    /// How long until the next timer, or something else, is due.
+    fn until_due(&self, others: impl Iterator<Item = Instant>) -> Option<Duration> {
         let timer = self.timers.borrow().next().map(Instant::from_nanos);
-        let due = timer.into_iter().chain(trim_at).min()?;
+        let due = timer.into_iter().chain(others).min()?;
         Some(due.duration_since(Instant::now()))
-    }
-
-    /// Gives back pages of stacks that have been free for a while.
-    fn trim(&self, trim_at: &mut Option<Instant>) {
-        let mut stacks = self.stacks.borrow_mut();
-        if !stacks.needs_trim() {
-            *trim_at = None; // tasks have taken the stacks again
-            return;
-        }
-        let now = self.now.get();
-        match *trim_at {
-            None => *trim_at = Some(now + TRIM_AFTER),
-            Some(at) if at <= now => {
-                stacks.trim();
-                if !stacks.needs_trim() {
-                    *trim_at = None;
-                }
-            }
-            Some(_) => {}
-        }
     }
 
     fn has_ended(&self) -> bool {
@@ -452,6 +500,7 @@ impl Worker {
     fn obey(&self, message: Message) {
         match message {
             Message::Run(task) => self.push(task),
+            Message::Start => self.start_one(),
             Message::Attach(source) => source.attach(self),
             Message::Move(source, to) => source.move_to(self, &to),
             Message::Detach(source) => source.detach_from(self),

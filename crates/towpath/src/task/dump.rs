@@ -44,8 +44,7 @@ impl runtime::Shared {
         let now = Instant::now();
         let mut tasks = Vec::new();
         for remote in self.remotes() {
-            let live = remote.tasks.lock().expect("no code of the user's runs under this lock");
-            tasks.extend(live.iter().map(|(_, record)| TaskInfo {
+            tasks.extend(remote.lock().live.iter().map(|(_, record)| TaskInfo {
                 task: Task::new(record.clone()),
                 waiting: record.waiting().map(|(wait, since)| Waiting {
                     operation: wait.op.name(),

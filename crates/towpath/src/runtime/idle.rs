@@ -1,0 +1,170 @@
+//! Work for idle workers: a worker with nothing to run takes tasks that have not started from those that have more.
+//!
+//! ```text
+//! idle worker                         spawning worker
+//! says that it is idle                queues the task as unstarted
+//! looks at the others' unstarted      looks whether somebody is idle: wakes one
+//! ```
+//!
+//! Each says its own before it looks at the other's, so that one of them sees the other: no task is left waiting beside a
+//! worker that sleeps. A task that has started stays; what is taken is a closure that no stack has been given to.
+//!
+//! A worker that already has markedly more tasks than the other leaves them there, or long-lived connections would all come
+//! to whoever was idle first. Only if the other has not moved on by a second look, because a task computes or blocks, are
+//! they taken all the same.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::task::Task;
+use super::worker::{Message, Remote, Worker};
+use super::{Shared, bias};
+use crate::time::Instant;
+
+/// How long a worker is given to start a task itself.
+const SECOND_LOOK: Duration = Duration::from_millis(5);
+
+/// What a worker tells the others.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// It has nothing to run and may be asleep.
+    idle: AtomicBool,
+    /// Its tasks that have not started. Changed under the lock of the tasks.
+    unstarted: AtomicUsize,
+    /// Counts the steps that it takes, so that others see whether it takes any.
+    steps: AtomicU32,
+}
+
+impl State {
+    /// Says how many tasks have not started.
+    #[inline]
+    pub(super) fn says(&self, unstarted: usize) {
+        self.unstarted.store(unstarted, Ordering::SeqCst);
+    }
+
+    /// How many steps it has taken.
+    pub(super) fn steps(&self) -> u32 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    /// Counts a step. Its own worker alone does.
+    #[inline]
+    pub(super) fn step(&self) {
+        self.steps.store(self.steps().wrapping_add(1), Ordering::Relaxed);
+    }
+}
+
+/// What a look at the other workers came to.
+pub(super) enum Idle {
+    /// Tasks have been taken, and queued.
+    Taken,
+    /// There are some that were left where they are: look again then.
+    Left(Instant),
+    Nothing,
+}
+
+impl Idle {
+    pub(super) fn look_again(self) -> Option<Instant> {
+        match self {
+            Idle::Left(then) => Some(then),
+            Idle::Taken | Idle::Nothing => None,
+        }
+    }
+}
+
+/// A worker that was seen with tasks that it might have started, how far it was, and when to look again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    worker: u32,
+    steps: u32,
+    then: Instant,
+}
+
+impl Worker {
+    /// Says that this worker is idle, and looks whether others have tasks that it can start.
+    pub(super) fn look_around(&self) -> Idle {
+        let state = &self.remote.idle;
+        if !state.idle.swap(true, Ordering::SeqCst) {
+            self.runtime.idle.fetch_add(1, Ordering::SeqCst);
+        }
+        let Some(workers) = self.runtime.remotes.get() else { return Idle::Nothing }; // the runtime is about to start
+        let others = workers.iter().filter(|remote| !Arc::ptr_eq(remote, &self.remote));
+        let mut left = None;
+        for other in others.filter(|other| other.idle.unstarted.load(Ordering::SeqCst) > 0) {
+            if self.may_take(other, &mut left) && self.take_from(other) {
+                self.seen.set(None);
+                return Idle::Taken;
+            }
+        }
+        self.seen.set(left);
+        left.map_or(Idle::Nothing, |seen| Idle::Left(seen.then))
+    }
+
+    fn may_take(&self, other: &Remote, left: &mut Option<Seen>) -> bool {
+        let here = self.remote.live.load(Ordering::Relaxed);
+        let there = other.live.load(Ordering::Relaxed);
+        if here < there + bias(there) {
+            return true;
+        }
+        let steps = other.idle.steps();
+        let now = Instant::now();
+        match self.seen.get().filter(|seen| seen.worker == other.id && seen.steps == steps) {
+            Some(seen) if seen.then <= now => return true, // it has not moved
+            seen => *left = seen.or(Some(Seen { worker: other.id, steps, then: now + SECOND_LOOK })),
+        }
+        false
+    }
+
+    /// Takes the older half of the unstarted tasks of `other`, or what evens the two out. False if there are none.
+    fn take_from(&self, other: &Arc<Remote>) -> bool {
+        let taken: Vec<Arc<Task>> = {
+            let mut tasks = other.lock();
+            let uneven = other.live.load(Ordering::Relaxed).saturating_sub(self.remote.live.load(Ordering::Relaxed));
+            let count = tasks.unstarted.len().div_ceil(2).min((uneven / 2).max(1)).min(tasks.unstarted.len());
+            // Counted here before they are no longer counted there: neither worker ends meanwhile.
+            self.remote.live.fetch_add(count, Ordering::SeqCst);
+            let taken: Vec<_> = tasks.unstarted.drain(..count).collect();
+            other.idle.says(tasks.unstarted.len());
+            taken.into_iter().map(|task| tasks.live.remove(task.slot())).collect()
+        };
+        self.remote.take_in(taken.iter());
+        taken.iter().for_each(|_| self.start_one());
+        other.live.fetch_sub(taken.len(), Ordering::SeqCst);
+        if self.runtime.is_stopping() {
+            _ = other.send(Message::Stop); // it may have waited for these tasks alone; one that has gone is no loss
+        }
+        !taken.is_empty()
+    }
+}
+
+impl Shared {
+    /// Wakes a worker that is idle, if there is one: a task has been queued that it might start.
+    #[inline]
+    pub(super) fn wake_idle(&self) {
+        if self.idle.load(Ordering::SeqCst) > 0 {
+            self.wake_one_idle();
+        }
+    }
+
+    #[cold]
+    fn wake_one_idle(&self) {
+        let mut idle = self.remotes().iter().filter(|remote| remote.idle.idle.load(Ordering::Relaxed));
+        if let Some(remote) = idle.find(|remote| self.busy(remote)) {
+            remote.wake();
+        }
+    }
+
+    /// Says that a worker is not idle any more; whether it was.
+    pub(super) fn busy(&self, remote: &Remote) -> bool {
+        let was_idle = remote.idle.idle.load(Ordering::Relaxed) && remote.idle.idle.swap(false, Ordering::SeqCst);
+        if was_idle {
+            self.idle.fetch_sub(1, Ordering::SeqCst);
+        }
+        was_idle
+    }
+}
+
+/// What a worker keeps of its last look.
+pub(super) type LastSeen = Cell<Option<Seen>>;

@@ -1,0 +1,111 @@
+//! Memory that comes back: a worker now and then gives back what its stacks hold and nobody needs.
+//!
+//! * Stacks that have been free for a second: see [`Pool::trim`](super::stack::Pool::trim).
+//! * Stacks of tasks that have been parked for two seconds: what calls deeper than the present one have left there. Every
+//!   two seconds in which tasks have run, a sweep looks at all of them; so such memory is back after four.
+//!
+//! Each turn of the worker does a bounded part of it, and one that has nothing to trim sleeps undisturbed.
+
+use std::time::Duration;
+
+use super::task::TaskRef;
+use super::worker::Worker;
+use crate::time::Instant;
+
+/// How long pages that deep calls touched stay with a stack that has been given back.
+const FREE_FOR: Duration = Duration::from_secs(1);
+/// And with one whose task is parked.
+const PARKED_FOR: Duration = Duration::from_secs(2);
+/// How often parked tasks are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// Tasks that one turn looks at.
+const BATCH: usize = 256;
+
+/// When there will be something to trim.
+#[derive(Debug, Default)]
+pub(super) struct Trimming {
+    free_at: Option<Instant>,
+    sweep_at: Option<Instant>,
+    /// Where the sweep that has begun goes on.
+    next_slot: usize,
+    /// It has met tasks that have not been parked for long enough.
+    met_others: bool,
+    /// The steps that the worker had taken when a sweep last left nothing to come back to.
+    swept: u32,
+}
+
+impl Trimming {
+    /// When to look again.
+    pub(super) fn due(&self) -> impl Iterator<Item = Instant> {
+        self.free_at.into_iter().chain(self.sweep_at)
+    }
+}
+
+impl Worker {
+    /// Trims what is due.
+    pub(super) fn trim(&self, trimming: &mut Trimming) {
+        let now = self.now.get();
+        self.trim_free(&mut trimming.free_at, now);
+        match trimming.sweep_at {
+            None if trimming.swept != self.remote.idle.steps() => trimming.sweep_at = Some(now + SWEEP_EVERY),
+            Some(at) if at <= now => self.sweep(trimming, now),
+            _ => {}
+        }
+    }
+
+    fn trim_free(&self, trim_at: &mut Option<Instant>, now: Instant) {
+        let mut stacks = self.stacks.borrow_mut();
+        if !stacks.needs_trim() {
+            *trim_at = None; // tasks have taken the stacks again
+            return;
+        }
+        match *trim_at {
+            None => *trim_at = Some(now + FREE_FOR),
+            Some(at) if at <= now => {
+                stacks.trim();
+                if !stacks.needs_trim() {
+                    *trim_at = None;
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Looks at the next tasks, and ends the sweep with the last.
+    fn sweep(&self, trimming: &mut Trimming, now: Instant) {
+        let steps = self.remote.idle.steps();
+        let end = {
+            let slots = self.remote.lock().live.capacity();
+            slots.min(trimming.next_slot + BATCH)
+        };
+        for slot in trimming.next_slot..end {
+            let task = match self.remote.lock().live.get(slot) {
+                // SAFETY: tasks in slots have been placed. It is used here, where no task of this worker runs or ends.
+                Some(task) => unsafe { TaskRef::new(task) },
+                None => continue,
+            };
+            let Some((_, since)) = task.waiting() else { continue };
+            // SAFETY: the task is on this worker, whose thread this is, or has not started and does not wait.
+            let resident = unsafe { task.resident() };
+            if resident.trimmed.get() == Some(since) {
+                continue;
+            }
+            if since + PARKED_FOR > now {
+                trimming.met_others = true;
+                continue;
+            }
+            resident.trimmed.set(Some(since));
+            // SAFETY: no task runs now, and nothing else reaches a fiber.
+            if let Some((fiber, _)) = unsafe { &*resident.fiber.get() } {
+                fiber.trim();
+            }
+        }
+        trimming.next_slot = end;
+        if end < self.remote.lock().live.capacity() {
+            return;
+        }
+        trimming.next_slot = 0;
+        trimming.sweep_at = std::mem::take(&mut trimming.met_others).then(|| now + SWEEP_EVERY);
+        trimming.swept = steps;
+    }
+}
