@@ -9,18 +9,18 @@
 //! Each says its own before it looks at the other's, so that one of them sees the other: no task is left waiting beside a
 //! worker that sleeps. A task that has started stays; what is taken is a closure that no stack has been given to.
 //!
-//! A worker that already has markedly more tasks than the other leaves them there, or long-lived connections would all come
-//! to whoever was idle first. Only if the other has not moved on by a second look, because a task computes or blocks, are
-//! they taken all the same.
+//! A worker that has as many tasks as the other leaves them there, or long-lived connections would all come to whoever was
+//! idle first. Only if the other has not moved on by a second look, because a task computes or blocks, are they taken all
+//! the same.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::Shared;
 use super::task::Task;
 use super::worker::{Message, Remote, Worker};
-use super::{Shared, bias};
 use crate::time::Instant;
 
 /// How long a worker is given to start a task itself.
@@ -93,8 +93,7 @@ impl Worker {
         let others = workers.iter().filter(|remote| !Arc::ptr_eq(remote, &self.remote));
         let mut left = None;
         for other in others.filter(|other| other.idle.unstarted.load(Ordering::SeqCst) > 0) {
-            if self.may_take(other, &mut left) && self.take_from(other) {
-                self.seen.set(None);
+            if self.take_from(other, &mut left) {
                 return Idle::Taken;
             }
         }
@@ -102,27 +101,17 @@ impl Worker {
         left.map_or(Idle::Nothing, |seen| Idle::Left(seen.then))
     }
 
-    fn may_take(&self, other: &Remote, left: &mut Option<Seen>) -> bool {
-        let here = self.remote.live.load(Ordering::Relaxed);
-        let there = other.live.load(Ordering::Relaxed);
-        if here < there + bias(there) {
-            return true;
-        }
-        let steps = other.idle.steps();
-        let now = Instant::now();
-        match self.seen.get().filter(|seen| seen.worker == other.id && seen.steps == steps) {
-            Some(seen) if seen.then <= now => return true, // it has not moved
-            seen => *left = seen.or(Some(Seen { worker: other.id, steps, then: now + SECOND_LOOK })),
-        }
-        false
-    }
-
-    /// Takes the older half of the unstarted tasks of `other`, or what evens the two out. False if there are none.
-    fn take_from(&self, other: &Arc<Remote>) -> bool {
+    /// Takes tasks from `other`, unless they are left to it. False if none were taken.
+    fn take_from(&self, other: &Arc<Remote>, left: &mut Option<Seen>) -> bool {
+        let live = |remote: &Remote| remote.live.load(Ordering::Relaxed);
+        let most = match live(other).saturating_sub(live(&self.remote)) / 2 {
+            0 if self.has_moved(other, left) => return false,
+            0 => usize::MAX,
+            uneven => uneven,
+        };
         let taken: Vec<Arc<Task>> = {
             let mut tasks = other.lock();
-            let uneven = other.live.load(Ordering::Relaxed).saturating_sub(self.remote.live.load(Ordering::Relaxed));
-            let count = tasks.unstarted.len().div_ceil(2).min((uneven / 2).max(1)).min(tasks.unstarted.len());
+            let count = tasks.unstarted.len().div_ceil(2).min(most);
             // Counted here before they are no longer counted there: neither worker ends meanwhile.
             self.remote.live.fetch_add(count, Ordering::SeqCst);
             let taken: Vec<_> = tasks.unstarted.drain(..count).collect();
@@ -136,6 +125,17 @@ impl Worker {
             _ = other.send(Message::Stop); // it may have waited for these tasks alone; one that has gone is no loss
         }
         !taken.is_empty()
+    }
+
+    /// Whether `other` has taken a step since an earlier look, or may yet take one until the next.
+    fn has_moved(&self, other: &Remote, left: &mut Option<Seen>) -> bool {
+        let (steps, now) = (other.idle.steps(), Instant::now());
+        let seen = self.seen.get().filter(|seen| seen.worker == other.id && seen.steps == steps);
+        if seen.is_some_and(|seen| seen.then <= now) {
+            return false;
+        }
+        *left = seen.or(Some(Seen { worker: other.id, steps, then: now + SECOND_LOOK }));
+        true
     }
 }
 
