@@ -9,9 +9,12 @@
 //! - [`wrapped`] counts under callgrind or strace what those counters do not offer on a machine;
 //! - [`figures`] turns rounds of figures into JSON lines and tables.
 
+pub mod blocking;
+pub mod edge;
 pub mod figures;
 pub mod perf;
 pub mod process;
+pub mod service;
 pub mod wrapped;
 
 /// An error that ends the program with a line of text.

@@ -1,51 +1,69 @@
-//! The echo server as users of towpath would write it: accept, spawn, read, write.
+//! The services as users of towpath would write them: accept, spawn, read, write.
 
-use clap::Parser;
 use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
 use towpath::Runtime;
 use towpath::net::{TcpListener, TcpStream};
-use towpath_bench::process::pin_this_thread;
-
-#[derive(Parser)]
-struct Args {
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:0")]
-    addr: String,
-    /// Threads that run tasks
-    #[arg(long, default_value_t = 1)]
-    workers: usize,
-    /// Run on this CPU only
-    #[arg(long)]
-    cpu: Option<usize>,
-}
+use towpath::sync::channel;
+use towpath_bench::blocking::{echo, sink, source};
+use towpath_bench::service::{Args, BACKLOG, BUFFER, LARGE_BUFFER, Service, announce};
 
 fn main() -> io::Result<()> {
-    let args = Args::parse();
-    if let Some(cpu) = args.cpu {
-        pin_this_thread(cpu)?; // The workers start later and inherit it.
-    }
+    let args = Args::from_command_line()?;
     let runtime = Runtime::builder().workers(args.workers).build()?;
-    runtime.run(move || serve(&args.addr))
+    runtime.run(move || listen(args))
 }
 
-fn serve(addr: &str) -> io::Result<()> {
-    let listener = TcpListener::bind(addr)?;
-    println!("listening {}", listener.local_addr()?);
-    io::stdout().flush()?;
+fn listen(args: Args) -> io::Result<()> {
+    let listener = TcpListener::bind(args.addr)?;
+    announce(listener.local_addr()?)?;
     loop {
         match listener.accept() {
-            Ok((conn, _)) => drop(towpath::spawn(move || echo(conn))),
+            Ok((conn, _)) => {
+                let args = args.clone();
+                drop(towpath::spawn(move || serve(conn, &args)));
+            }
             Err(e) => eprintln!("accept: {e}"),
         }
     }
 }
 
-fn echo(mut conn: TcpStream) -> io::Result<()> {
-    let mut buf = [0; 1024];
+fn serve(mut conn: TcpStream, args: &Args) -> io::Result<()> {
+    conn.set_nodelay(true)?;
+    match args.service {
+        Service::Echo => echo(&mut conn, &mut [0; BUFFER]),
+        Service::Echo16k => echo(&mut conn, &mut vec![0; LARGE_BUFFER]),
+        Service::Sink => sink(&mut conn),
+        Service::Source => source(&mut conn),
+        Service::Shared => shared(conn),
+        Service::Proxy => proxy(conn, args.to()),
+    }
+}
+
+fn shared(conn: TcpStream) -> io::Result<()> {
+    let (mut reader, mut writer) = conn.into_split();
+    let (pieces, arriving) = channel::bounded::<Vec<u8>>(BACKLOG);
+    let writing = towpath::spawn(move || arriving.iter().try_for_each(|piece| writer.write_all(&piece)));
+    let mut buf = [0; BUFFER];
     loop {
-        match conn.read(&mut buf)? {
-            0 => return Ok(()),
-            n => conn.write_all(&buf[..n])?,
+        let n = reader.read(&mut buf)?;
+        if n == 0 || pieces.send(buf[..n].to_vec()).is_err() {
+            break;
         }
     }
+    drop(pieces);
+    writing.join().map_err(|_| io::Error::other("the writing task panicked"))?
+}
+
+fn proxy(mut client: TcpStream, to: SocketAddr) -> io::Result<()> {
+    let mut server = TcpStream::connect(to)?;
+    server.set_nodelay(true)?;
+    let (mut from_server, mut to_client) = (server.try_clone()?, client.try_clone()?);
+    let back = towpath::spawn(move || {
+        io::copy(&mut from_server, &mut to_client)?;
+        to_client.shutdown(Shutdown::Write)
+    });
+    io::copy(&mut client, &mut server)?;
+    server.shutdown(Shutdown::Write)?;
+    back.join().map_err(|_| io::Error::other("the copying task panicked"))?
 }

@@ -1,0 +1,3 @@
+module towpath-bench/server
+
+go 1.23
