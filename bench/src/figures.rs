@@ -33,71 +33,134 @@ const fn low_with_ratio(name: &'static str, heading: &'static str, decimals: usi
     Figure { name, heading, decimals, best: Best::Low, ratio: true }
 }
 
-/// What an echo costs the server, per request, and what the client sees of it.
-pub const ECHO: [Figure; 12] = [
+const fn high(name: &'static str, heading: &'static str, decimals: usize) -> Figure {
+    Figure { name, heading, decimals, best: Best::High, ratio: false }
+}
+
+/// What a request costs the server, and what the client sees of it.
+pub const REQUEST: [Figure; 15] = [
     low("instructions_user", "instr user", 0),
     low("instructions_kernel", "instr kernel", 0),
     low_with_ratio("instructions", "instr", 0),
     low("cycles_user", "cycles user", 0),
     low("cycles_kernel", "cycles kernel", 0),
     low_with_ratio("callgrind_instructions_user", "user instr*", 0),
-    low("system_calls", "syscalls", 3),
+    low("system_calls", "syscalls", 2),
     low("switches", "switches", 3),
     low_with_ratio("cpu_us", "CPU µs", 2),
+    high("requests_per_cpu_second", "req/CPU s", 0),
+    high("requests_per_second", "req/s", 0),
     low("p50_us", "p50 µs", 0),
     low("p99_us", "p99 µs", 0),
-    Figure { name: "requests_per_second", heading: "requests/s", decimals: 0, best: Best::High, ratio: false },
+    low("p99_9_us", "p99.9 µs", 0),
+    low("busiest_percent", "busiest %", 0),
 ];
 
-/// What an idle connection holds in the server's process, in bytes.
-pub const IDLE: [Figure; 3] =
-    [low("resident_bytes", "RSS", 0), low("page_table_bytes", "page tables", 0), low("memory_bytes", "both", 0)];
+/// What moving bytes in one direction costs: instructions, system calls and switches per MiB.
+pub const BULK: [Figure; 9] = [
+    low("instructions_user", "instr user", 0),
+    low("instructions_kernel", "instr kernel", 0),
+    low_with_ratio("instructions", "instr", 0),
+    low("cycles_user", "cycles user", 0),
+    low("cycles_kernel", "cycles kernel", 0),
+    low("system_calls", "syscalls", 1),
+    low("switches", "switches", 3),
+    low_with_ratio("cpu_ms_per_gb", "CPU ms/GB", 0),
+    high("gb_per_second", "GB/s", 2),
+];
+
+/// What an idle connection holds in the server's process, in bytes, and how many mappings all of them make.
+pub const IDLE: [Figure; 4] = [
+    low("resident_bytes", "RSS", 0),
+    low("page_table_bytes", "page tables", 0),
+    low_with_ratio("memory_bytes", "both", 0),
+    low("mappings", "mappings", 0),
+];
+
+/// The columns of a work's table.
+pub fn columns(work: &str) -> &'static [Figure] {
+    match work {
+        "bulk" => &BULK,
+        "idle" => &IDLE,
+        _ => &REQUEST,
+    }
+}
 
 /// The figures of one round by name; what a machine cannot measure is missing.
 pub type Round = BTreeMap<&'static str, f64>;
 
-/// All rounds of one server.
-#[derive(Debug)]
+/// A server's line in a table: of each figure the best round's value, and how far the worst one is from it, as a
+/// fraction.
+#[derive(Clone, Debug)]
 pub struct Row {
     /// The server's name.
     pub server: String,
-    /// Its rounds, in the order they ran.
-    pub rounds: Vec<Round>,
+    /// A limit: written by hand for this one purpose, and no peer.
+    pub limit: bool,
+    best: BTreeMap<String, (f64, f64)>,
 }
 
 impl Row {
-    /// The best round's value and how far the worst one is from it, as a fraction.
-    fn best(&self, figure: &Figure) -> Option<(f64, f64)> {
-        let values = || self.rounds.iter().filter_map(|round| round.get(figure.name).copied());
-        let low = values().reduce(f64::min)?;
-        let high = values().reduce(f64::max)?;
-        let best = match figure.best {
-            Best::Low => low,
-            Best::High => high,
+    /// From the rounds that count; there may be none.
+    pub fn new(server: &str, limit: bool, rounds: &[&Round], figures: &[Figure]) -> Row {
+        let best = |figure: &Figure| {
+            let values = || rounds.iter().filter_map(|round| round.get(figure.name).copied());
+            let low = values().reduce(f64::min)?;
+            let high = values().reduce(f64::max)?;
+            let best = match figure.best {
+                Best::Low => low,
+                Best::High => high,
+            };
+            let spread = if best == 0.0 { 0.0 } else { (high - low) / best };
+            Some((figure.name.to_string(), (rounded(best), rounded(spread))))
         };
-        let spread = if best == 0.0 { 0.0 } else { (high - low) / best };
-        Some((best, spread))
+        Row { server: server.into(), limit, best: figures.iter().filter_map(best).collect() }
     }
 
-    /// The row for a file of results: `about`, which says what was measured, with the figures added.
-    pub fn as_json(&self, about: &Value, figures: &[Figure]) -> Value {
-        let (mut best, mut spread) = (Map::new(), Map::new());
-        for figure in figures {
-            if let Some((value, relative)) = self.best(figure) {
-                best.insert(figure.name.into(), rounded(value).into());
-                spread.insert(figure.name.into(), rounded(relative).into());
-            }
-        }
-        let of = |round: &Round| -> Map<String, Value> {
-            round.iter().map(|(name, value)| (name.to_string(), rounded(*value).into())).collect()
-        };
-        let mut line = about.clone();
-        line["server"] = json!(self.server);
-        line["best"] = best.into();
-        line["spread"] = spread.into();
-        line["rounds"] = self.rounds.iter().map(of).collect();
-        line
+    /// From a line of results.
+    pub fn from_json(line: &Value) -> Option<Row> {
+        let best =
+            |(name, value): (&String, &Value)| Some((name.clone(), (value.as_f64()?, line["spread"][name].as_f64()?)));
+        Some(Row {
+            server: line["server"].as_str()?.into(),
+            limit: line["limit"].as_bool()?,
+            best: line["best"].as_object()?.iter().filter_map(best).collect(),
+        })
     }
+
+    /// Adds itself to a line of results.
+    pub fn add_to(&self, line: &mut Value) {
+        let part = |of: fn(&(f64, f64)) -> f64| -> Map<String, Value> {
+            self.best.iter().map(|(name, value)| (name.clone(), of(value).into())).collect()
+        };
+        line["server"] = json!(self.server);
+        line["limit"] = json!(self.limit);
+        line["best"] = part(|value| value.0).into();
+        line["spread"] = part(|value| value.1).into();
+    }
+
+    /// The best value of a figure.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        self.best.get(name).map(|best| best.0)
+    }
+}
+
+/// A round for a line of results.
+pub fn round_as_json(round: &Round) -> Value {
+    round.iter().map(|(name, value)| (name.to_string(), rounded(*value).into())).collect::<Map<_, Value>>().into()
+}
+
+/// Puts rows in order: the limits first, then by instructions where all were counted, else by system calls (a tenth
+/// of one is the same) and then instructions in user space, at last by CPU time or memory.
+pub fn rank(rows: &mut [Row]) {
+    let counted = rows.iter().all(|row| row.value("instructions").is_some());
+    let key = |row: &Row| {
+        let value = |name| row.value(name).unwrap_or(f64::INFINITY);
+        let calls = (value("system_calls") * 10.0).round();
+        let costs = if counted { [value("instructions"), 0.0] } else { [calls, value("callgrind_instructions_user")] };
+        (!row.limit, costs, value("cpu_us").min(value("cpu_ms_per_gb")).min(value("memory_bytes")))
+    };
+    rows.sort_by(|a, b| key(a).partial_cmp(&key(b)).expect("no figure is NaN"));
 }
 
 /// To four digits after the point, as many as mean anything.
@@ -110,13 +173,13 @@ pub fn table(title: &str, rows: &[Row], figures: &[Figure]) -> String {
     let mut lines = vec![vec!["server".to_string()]];
     lines.extend(rows.iter().map(|row| vec![row.server.clone()]));
     for figure in figures {
-        if rows.iter().all(|row| row.best(figure).is_none()) {
+        if rows.iter().all(|row| !row.best.contains_key(figure.name)) {
             continue;
         }
         lines[0].push(figure.heading.into());
-        let base = rows[0].best(figure).map(|(value, _)| value);
+        let base = rows[0].value(figure.name);
         for (line, row) in lines[1..].iter_mut().zip(rows) {
-            line.push(row.best(figure).map_or("–".into(), |best| cell(figure, best, base)));
+            line.push(row.best.get(figure.name).map_or("–".into(), |best| cell(figure, *best, base)));
         }
     }
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
@@ -175,27 +238,42 @@ mod tests {
 
     fn row(server: &str, rounds: &[f64]) -> Row {
         let round = |cpu_us: &f64| Round::from([("cpu_us", *cpu_us), ("requests_per_second", *cpu_us)]);
-        Row { server: server.into(), rounds: rounds.iter().map(round).collect() }
+        let rounds: Vec<_> = rounds.iter().map(round).collect();
+        Row::new(server, server == "raw", &rounds.iter().collect::<Vec<_>>(), &REQUEST)
     }
 
     #[test]
     fn the_best_round_counts_and_the_ratio_is_to_the_first_row() {
-        let rows = [row("raw", &[5.0, 4.0]), row("other", &[6.0])];
+        let rows = [row("raw", &[5.0, 4.0]), row("other", &[6.0]), row("failed", &[])];
         assert_eq!(
-            table("echo", &rows, &ECHO),
+            table("echo", &rows, &REQUEST),
             "echo\n\
-             \x20 server           CPU µs  requests/s\n\
-             \x20 raw     4.00 ±25% ×1.00      5 ±20%\n\
-             \x20 other        6.00 ×1.50           6\n"
+             \x20 server           CPU µs   req/s\n\
+             \x20 raw     4.00 ±25% ×1.00  5 ±20%\n\
+             \x20 other        6.00 ×1.50       6\n\
+             \x20 failed                –       –\n"
         );
     }
 
     #[test]
-    fn a_json_line_has_what_was_measured_and_all_rounds() {
-        let line = row("raw", &[5.0, 4.0]).as_json(&json!({ "work": "echo" }), &ECHO);
-        assert_eq!(line["work"], "echo");
+    fn a_row_comes_back_from_its_json_line() {
+        let mut line = json!({ "work": "echo" });
+        row("raw", &[5.0, 4.0]).add_to(&mut line);
         assert_eq!(line["best"]["cpu_us"], 4.0);
         assert_eq!(line["spread"]["cpu_us"], 0.25);
-        assert_eq!(line["rounds"][1]["requests_per_second"], 4.0);
+        let again = Row::from_json(&line).unwrap();
+        assert_eq!(table("", &[again], &REQUEST), table("", &[row("raw", &[5.0, 4.0])], &REQUEST));
+    }
+
+    #[test]
+    fn limits_lead_and_system_calls_come_before_cpu_time() {
+        let with = |server: &str, calls: f64, cpu_us: f64| {
+            let round = Round::from([("system_calls", calls), ("cpu_us", cpu_us)]);
+            Row::new(server, server == "raw", &[&round], &REQUEST)
+        };
+        let mut rows =
+            [with("many", 3.0, 1.0), with("few", 2.01, 5.0), with("fewer", 1.99, 4.0), with("raw", 9.0, 9.0)];
+        rank(&mut rows);
+        assert_eq!(rows.map(|row| row.server), ["raw", "fewer", "few", "many"]);
     }
 }

@@ -15,6 +15,7 @@ pub mod figures;
 pub mod perf;
 pub mod process;
 pub mod service;
+pub mod spell;
 pub mod wrapped;
 
 /// An error that ends the program with a line of text.

@@ -6,6 +6,7 @@ use crate::Result;
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -176,32 +177,69 @@ impl Drop for Load {
     }
 }
 
-/// What a process has used up to now, by all its present threads.
-#[derive(Clone, Copy, Debug)]
+/// What a process has used up to now.
+#[derive(Clone, Debug)]
 pub struct Usage {
-    /// Nanoseconds on a CPU, user and kernel: exact, unlike the ticks of `/proc/PID/stat`.
+    cpu_ns: u64,
+    /// Nanoseconds on a CPU and context switches of each present thread, by its number.
+    threads: BTreeMap<String, (u64, u64)>,
+}
+
+/// What a process has used between two looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Used {
+    /// Nanoseconds on a CPU, user and kernel, by all threads, also those that have ended.
     pub cpu_ns: u64,
-    /// Context switches, voluntary or not.
-    pub switches: u64,
+    /// Context switches, voluntary or not; unknown where threads have come or gone.
+    pub switches: Option<u64>,
+    /// The busiest thread's part of the time of those that are still there.
+    pub busiest: f64,
 }
 
 impl Usage {
-    /// Reads them; most useful while the process waits, for the kernel accounts at switches and ticks.
+    /// Reads it; most useful while the process waits, for the kernel accounts at switches and ticks.
     ///
     /// # Errors
     /// When the process is gone.
     pub fn of(pid: u32) -> Result<Usage> {
-        let mut usage = Usage { cpu_ns: 0, switches: 0 };
+        let mut threads = BTreeMap::new();
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let task = task?.path();
-            let schedstat = fs::read_to_string(task.join("schedstat"))?;
-            usage.cpu_ns += schedstat.split(' ').next().unwrap_or_default().parse::<u64>()?;
-            let status = fs::read_to_string(task.join("status"))?;
-            usage.switches += field(&status, "voluntary_ctxt_switches:")?;
-            usage.switches += field(&status, "nonvoluntary_ctxt_switches:")?;
+            let task = task?;
+            // A thread may end while we look at it.
+            let Ok(schedstat) = fs::read_to_string(task.path().join("schedstat")) else { continue };
+            let Ok(status) = fs::read_to_string(task.path().join("status")) else { continue };
+            let cpu_ns = schedstat.split(' ').next().unwrap_or_default().parse()?;
+            let switches = field(&status, "voluntary_ctxt_switches:")? + field(&status, "nonvoluntary_ctxt_switches:")?;
+            threads.insert(task.file_name().to_string_lossy().into(), (cpu_ns, switches));
         }
-        Ok(usage)
+        Ok(Usage { cpu_ns: cpu_time(pid)?, threads })
     }
+
+    /// What was used since an `earlier` look.
+    pub fn since(&self, earlier: &Usage) -> Used {
+        let pairs = self.threads.iter().filter_map(|(id, now)| Some((*now, *earlier.threads.get(id)?)));
+        let pairs: Vec<_> = pairs.map(|(now, then)| (now.0 - then.0, now.1 - then.1)).collect();
+        let same = pairs.len() == self.threads.len() && pairs.len() == earlier.threads.len();
+        let total: u64 = pairs.iter().map(|pair| pair.0).sum();
+        let busiest = pairs.iter().map(|pair| pair.0).max().unwrap_or(0);
+        Used {
+            cpu_ns: self.cpu_ns - earlier.cpu_ns,
+            switches: same.then(|| pairs.iter().map(|pair| pair.1).sum()),
+            busiest: busiest as f64 / total.max(1) as f64,
+        }
+    }
+}
+
+/// Nanoseconds on a CPU by all threads of a process that there have been: exact, unlike the ticks of `/proc/PID/stat`.
+fn cpu_time(pid: u32) -> io::Result<u64> {
+    // How clock_getcpuclockid(3) makes the number: the process's, inverted, and 2 for time as the scheduler sees it.
+    let clock = !(pid as libc::clockid_t) << 3 | 2;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place for the result and lives through the call.
+    if unsafe { libc::clock_gettime(clock, &mut time) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
 /// What a process holds in memory.
@@ -211,17 +249,23 @@ pub struct Memory {
     pub resident: u64,
     /// Bytes of page tables.
     pub page_tables: u64,
+    /// How many mappings there are.
+    pub mappings: u64,
 }
 
 impl Memory {
-    /// Reads both.
+    /// Reads them.
     ///
     /// # Errors
     /// When the process is gone.
     pub fn of(pid: u32) -> Result<Memory> {
         let maps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        Ok(Memory { resident: field(&maps, "Rss:")? * 1024, page_tables: field(&status, "VmPTE:")? * 1024 })
+        Ok(Memory {
+            resident: field(&maps, "Rss:")? * 1024,
+            page_tables: field(&status, "VmPTE:")? * 1024,
+            mappings: fs::read_to_string(format!("/proc/{pid}/maps"))?.lines().count() as u64,
+        })
     }
 }
 
@@ -235,6 +279,16 @@ fn field(text: &str, name: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_and_threads_are_read_from_a_process() {
+        let before = Usage::of(std::process::id()).unwrap();
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(20) {}
+        let used = Usage::of(std::process::id()).unwrap().since(&before);
+        assert!(used.cpu_ns > 1_000_000, "{used:?}");
+        assert!(used.busiest > 0.0 && used.busiest <= 1.0, "{used:?}");
+    }
 
     #[test]
     fn a_field_is_found_by_its_whole_name() {

@@ -54,21 +54,25 @@ impl Wrapper {
     }
 }
 
-/// What the wrapper counts per request, for `server` with `conns` connections and messages of `size` bytes.
+/// What the wrapper counts per request of `load`, a program with its arguments, at `server`: from how `many` requests
+/// cost more than `few`.
 ///
 /// # Errors
 /// When the server does not run under the wrapper, or the load gives up.
-pub fn per_request(wrapper: Wrapper, server: &[String], load: &Path, conns: u32, size: u32) -> Result<f64> {
-    let few = u64::from(conns) * 2;
-    let many = few + 20_000.max(u64::from(conns) * 4);
+pub fn per_request(
+    wrapper: Wrapper,
+    server: &[String],
+    load: (&Path, &[String]),
+    (few, many): (u64, u64),
+) -> Result<f64> {
     let count = |requests: u64| -> Result<u64> {
         let out = env::temp_dir().join(format!("towpath-bench.{}.{requests}", process::id()));
         let mut command = wrapper.command(&out);
         command.extend_from_slice(server);
         let server = Server::start(&command, None)?;
-        let arguments = format!("--addr {} --conns {conns} --size {size} --requests {requests} --gate", server.addr());
-        let arguments: Vec<_> = arguments.split(' ').map(String::from).collect();
-        let mut load = Load::start(load, &arguments, None)?;
+        let own = format!("--addr {} --requests {requests} --gate", server.addr());
+        let arguments: Vec<_> = own.split(' ').map(String::from).chain(load.1.iter().cloned()).collect();
+        let mut load = Load::start(load.0, &arguments, None)?;
         load.run_once()?;
         server.terminate()?; // While the load still holds its connections: closing is not counted.
         let report = fs::read_to_string(&out)?;

@@ -264,7 +264,7 @@ impl Load {
             if under_way == 0 && run.next_due().is_none() {
                 break;
             }
-            let wait = run.next_due().map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()));
+            let wait = run.next_due().map_or(PATIENCE, |due| nap(due.saturating_duration_since(Instant::now())));
             let wait = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
             let count = match epoll::wait(&self.epoll, &mut events, Some(&wait)) {
                 Ok(0) if under_way > 0 && progress.elapsed() >= PATIENCE => {
@@ -324,4 +324,10 @@ impl Load {
         run.started += 1;
         Ok(())
     }
+}
+
+/// How long to sleep before something is due: not at all for the last stretch, since epoll counts in milliseconds and
+/// a wake-up takes its time. With a CPU of its own, looking all the time disturbs nobody.
+fn nap(left: Duration) -> Duration {
+    Duration::from_millis(left.saturating_sub(Duration::from_millis(1)).as_millis() as u64)
 }
