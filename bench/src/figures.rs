@@ -150,15 +150,18 @@ pub fn round_as_json(round: &Round) -> Value {
     round.iter().map(|(name, value)| (name.to_string(), rounded(*value).into())).collect::<Map<_, Value>>().into()
 }
 
-/// Puts rows in order: the limits first, then by instructions where all were counted, else by system calls (a tenth
+/// Puts rows in order: the limits first, as they come, then by instructions where all were counted, else by system calls (a tenth
 /// of one is the same) and then instructions in user space, at last by CPU time or memory.
 pub fn rank(rows: &mut [Row]) {
     let counted = rows.iter().all(|row| row.value("instructions").is_some());
     let key = |row: &Row| {
         let value = |name| row.value(name).unwrap_or(f64::INFINITY);
+        if row.limit {
+            return (false, [0.0; 2], 0.0);
+        }
         let calls = (value("system_calls") * 10.0).round();
         let costs = if counted { [value("instructions"), 0.0] } else { [calls, value("callgrind_instructions_user")] };
-        (!row.limit, costs, value("cpu_us").min(value("cpu_ms_per_gb")).min(value("memory_bytes")))
+        (true, costs, value("cpu_us").min(value("cpu_ms_per_gb")).min(value("memory_bytes")))
     };
     rows.sort_by(|a, b| key(a).partial_cmp(&key(b)).expect("no figure is NaN"));
 }

@@ -13,6 +13,7 @@ pub mod blocking;
 pub mod edge;
 pub mod figures;
 pub mod perf;
+pub mod plot;
 pub mod process;
 pub mod service;
 pub mod spell;

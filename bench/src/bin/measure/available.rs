@@ -18,7 +18,8 @@ impl Available {
             found.hardware = false;
             let text = "Instructions and cycles are not counted: this machine offers no such counters";
             found.notes.push(format!("{text} (perf_event_open: {e})."));
-            let text = "* instructions in user space under callgrind, in a run of its own; not of programs in Go";
+            let text =
+                "* instructions in user space under callgrind, in a run of its own; it takes neither io_uring nor Go";
             found.wrap(Wrapper::Callgrind, "callgrind_instructions_user", text, no_wrappers);
         }
         let kind = system_calls().and_then(|kind| Ok((kind, Counters::open(std::process::id(), &[kind])?)));

@@ -106,8 +106,8 @@ impl Setting<'_> {
         let few = u64::from(work.connections) * 2;
         let range = (few, few + requests.max(u64::from(work.connections) * 4));
         for (wrapper, figure) in &self.available.wrappers {
-            if matches!(wrapper, Wrapper::Callgrind) && named.name == "go" {
-                continue; // Its stacks and threads are too much for valgrind.
+            if matches!(wrapper, Wrapper::Callgrind) && !named.valgrind {
+                continue;
             }
             let count = || {
                 let (command, _behind) = self.command(work, named)?;

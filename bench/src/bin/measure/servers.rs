@@ -18,6 +18,8 @@ pub(crate) struct Named {
     scales: bool,
     /// For these works only.
     works: &'static [&'static str],
+    /// Whether it runs under valgrind, which knows nothing of io_uring, and is too much for Go's runtime.
+    pub(crate) valgrind: bool,
 }
 
 const ALL: &[&str] = &["echo", "echo16k", "sink", "source", "shared", "proxy"];
@@ -56,7 +58,8 @@ fn named(
         _ => word.into(),
     };
     let command = command.split_whitespace().map(find).collect();
-    Named { name: name.into(), command, limit, services, scales, works }
+    let valgrind = !["io_uring", "monoio", "go"].iter().any(|without| name.starts_with(without));
+    Named { name: name.into(), command, limit, services, scales, works, valgrind }
 }
 
 /// `NAME=COMMAND`: a server that takes the arguments of `service.rs`, and is asked for whatever is measured.
