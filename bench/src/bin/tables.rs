@@ -39,7 +39,7 @@ fn main() -> Result<()> {
     }
     let mut notes: Vec<String> = Vec::new();
     for one in &tables {
-        let title = format!("{} ({} ns)", one.title, one.crossing_ns);
+        let title = format!("{}; crossing {} ns", one.title, one.crossing_ns);
         println!("{}", table(&title, &one.rows, columns(&one.work)));
         for note in one.notes.iter().chain([&one.about]) {
             if !notes.contains(note) {
