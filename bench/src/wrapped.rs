@@ -33,7 +33,7 @@ impl Wrapper {
         let out = out.display();
         let command = match self {
             Wrapper::Callgrind => {
-                format!("valgrind --quiet --tool=callgrind --callgrind-out-file={out}")
+                format!("valgrind --quiet --max-threads=2000 --tool=callgrind --callgrind-out-file={out}")
             }
             Wrapper::Strace => format!("strace --quiet=all -f -c -o {out}"),
         };
