@@ -1,13 +1,15 @@
 //! What the programs of `bench/` share: see `README.md` for how to use them.
 //!
-//! The servers (`raw_epoll`, `towpath_echo`) know nothing of being measured, and the load generator
-//! (`load`) nothing of the server it talks to. `measure` starts both and watches the server from
-//! outside, with the modules here:
+//! The servers know nothing of being measured, and the load generator (`load`) nothing of the server it talks to;
+//! [`service`] is what they agree on. `measure` starts both and watches the server from outside. The modules:
 //!
-//! - [`process`] starts and ends them, and reads what `/proc` knows of them;
+//! - [`service`] says what a server does and which arguments it takes, [`blocking`] does it over `Read` and `Write`,
+//!   and [`edge`] by hand, for the limits;
+//! - [`process`] starts and ends programs, and reads what `/proc` knows of them;
 //! - [`perf`] attaches the kernel's counters to a running server;
 //! - [`wrapped`] counts under callgrind or strace what those counters do not offer on a machine;
-//! - [`figures`] turns rounds of figures into JSON lines and tables.
+//! - [`spell`] tells which rounds of a moody machine may be compared;
+//! - [`figures`] turns rounds of figures into JSON lines and tables, [`plot`] into pictures.
 
 pub mod blocking;
 pub mod edge;

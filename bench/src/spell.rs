@@ -86,6 +86,14 @@ pub fn majority(spells: &[Spell]) -> (f64, Vec<bool>) {
     (middle, spells.iter().map(kept).collect())
 }
 
+/// How the title of a table ends.
+pub fn in_title(crossing_ns: Option<f64>) -> String {
+    match crossing_ns {
+        Some(ns) if ns.is_finite() => format!("; crossing {ns:.0} ns"),
+        _ => "; no steady spell".into(),
+    }
+}
+
 fn within(a: f64, b: f64, factor: f64) -> bool {
     a <= b * factor && b <= a * factor
 }
@@ -112,6 +120,8 @@ mod tests {
         let (middle, kept) = majority(&spells);
         assert_eq!(kept, [true, false, false, true]);
         assert!((45.0..60.0).contains(&middle));
-        assert_eq!(majority(&[spell(45.0, 380.0)]).1, [false]);
+        let (middle, kept) = majority(&[spell(45.0, 380.0)]);
+        assert_eq!((in_title(Some(middle)), kept), ("; no steady spell".into(), vec![false]));
+        assert_eq!(in_title(Some(44.6)), "; crossing 45 ns");
     }
 }

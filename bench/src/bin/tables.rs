@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use towpath_bench::Result;
 use towpath_bench::figures::{Row, columns, rank, table};
 use towpath_bench::plot::{Bar, Panel, Role, svg};
+use towpath_bench::spell::in_title;
 
 #[derive(Parser)]
 #[command(about = "Prints recorded results as tables, and draws plots from them")]
@@ -25,7 +26,7 @@ struct Table {
     connections: u64,
     workers: u64,
     date: String,
-    crossing_ns: Value,
+    crossing_ns: Option<f64>,
     about: String,
     notes: Vec<String>,
     rows: Vec<Row>,
@@ -39,7 +40,7 @@ fn main() -> Result<()> {
     }
     let mut notes: Vec<String> = Vec::new();
     for one in &tables {
-        let title = format!("{}; crossing {} ns", one.title, one.crossing_ns);
+        let title = one.title.clone() + &in_title(one.crossing_ns);
         println!("{}", table(&title, &one.rows, columns(&one.work)));
         for note in one.notes.iter().chain([&one.about]) {
             if !notes.contains(note) {
@@ -91,7 +92,7 @@ fn add(tables: &mut Vec<Table>, line: &Value) -> Option<()> {
             title,
             connections: line["connections"].as_u64()?,
             workers: line["workers"].as_u64()?,
-            crossing_ns: line["crossing_ns"].clone(),
+            crossing_ns: line["crossing_ns"].as_f64(),
             about: format!(
                 "Measured at {date} on {} of {}, Linux {}, {}, with {}.",
                 machine["cpus"],

@@ -20,7 +20,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use towpath_bench::Result;
 use towpath_bench::figures::{Round, Row, circumstances, columns, rank, round_as_json, table};
-use towpath_bench::spell::{Spell, crossing_ns, majority};
+use towpath_bench::spell::{Spell, crossing_ns, in_title, majority};
 use works::Work;
 
 #[derive(Parser)]
@@ -205,7 +205,7 @@ impl Run<'_> {
             rows.push(row);
         }
         rank(&mut rows);
-        println!("{}", table(&format!("{title}; crossing {crossing:.0} ns"), &rows, figures));
+        println!("{}", table(&(title + &in_title(Some(crossing))), &rows, figures));
         Ok(())
     }
 }
