@@ -70,6 +70,9 @@ fn read(directory: &Path) -> Result<Vec<Table>> {
     for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")) {
         for line in fs::read_to_string(path)?.lines() {
             let line: Value = serde_json::from_str(line).map_err(|e| format!("{}: {e}", path.display()))?;
+            if line["title"].is_null() {
+                continue; // Of an earlier form, with other rounds.
+            }
             add(&mut tables, &line).ok_or_else(|| format!("{}: a line lacks something", path.display()))?;
         }
     }
