@@ -77,6 +77,9 @@ pub const IDLE: [Figure; 4] = [
     low("mappings", "mappings", 0),
 ];
 
+/// What is measured, in the order of the tables.
+pub const WORKS: [&str; 9] = ["echo", "large", "open", "pipeline", "shared", "churn", "bulk", "proxy", "idle"];
+
 /// The columns of a work's table.
 pub fn columns(work: &str) -> &'static [Figure] {
     match work {
@@ -201,8 +204,10 @@ pub fn table(title: &str, rows: &[Row], figures: &[Figure]) -> String {
 /// `5.62 ±3% ×1.08`: the best value, the spread where it shows, the ratio where the figure has one.
 fn cell(figure: &Figure, (value, spread): (f64, f64), base: Option<f64>) -> String {
     let mut text = format!("{value:.*}", figure.decimals);
-    if spread >= 0.005 {
-        let _ = write!(text, " ±{:.0}%", spread * 100.0);
+    match spread {
+        s if s >= 10.0 => text.push_str(" ±>999%"),
+        s if s >= 0.005 => drop(write!(text, " ±{:.0}%", s * 100.0)),
+        _ => {}
     }
     if let (true, Some(base)) = (figure.ratio, base) {
         let _ = write!(text, " ×{:.2}", value / base);

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use towpath_bench::Result;
-use towpath_bench::figures::{Row, columns, rank, table};
+use towpath_bench::figures::{Row, WORKS, columns, rank, table};
 use towpath_bench::plot::{Bar, Panel, Role, svg};
 use towpath_bench::spell::in_title;
 
@@ -61,12 +61,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The newest tables of all files in the directory, in the order in which they were measured.
+/// The newest tables of all files in the directory, in the order in which they are measured.
 fn read(directory: &Path) -> Result<Vec<Table>> {
     let mut tables: Vec<Table> = Vec::new();
     let mut files: Vec<_> =
         fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<_>>()?;
-    files.sort();
+    let order = |path: &PathBuf| WORKS.iter().position(|work| path.file_stem().is_some_and(|stem| stem == *work));
+    files.sort_by_key(|path| (order(path).unwrap_or(WORKS.len()), path.clone()));
     for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")) {
         for line in fs::read_to_string(path)?.lines() {
             let line: Value = serde_json::from_str(line).map_err(|e| format!("{}: {e}", path.display()))?;

@@ -104,4 +104,11 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         assert!(all(1.0).iter().all(|work| seen.insert((work.title.clone(), work.workers))));
     }
+
+    #[test]
+    fn works_come_in_the_order_of_the_tables() {
+        let mut names: Vec<_> = all(1.0).iter().map(|work| work.name).collect();
+        names.dedup();
+        assert_eq!(names, towpath_bench::figures::WORKS);
+    }
 }
