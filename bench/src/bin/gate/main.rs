@@ -1,0 +1,193 @@
+//! Instructions per operation under callgrind, compared with the last recorded ones: see `bench/gate`.
+
+mod counted;
+mod paced;
+mod recorded;
+
+use clap::{Parser, ValueEnum};
+use counted::per_operation;
+use recorded::{Figures, Record};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use towpath_bench::Result;
+
+/// How much more than recorded is a failure, as a fraction.
+const TOLERANCE: f64 = 0.03;
+/// The same for what towpath takes beyond the epoll loop, where compiler, valgrind or C library differ.
+const TOLERANCE_ELSEWHERE: f64 = 0.10;
+/// How often a work that seems worse is counted before it counts as worse.
+const TRIES: usize = 3;
+
+#[derive(Parser)]
+#[command(about = "Fails when an operation takes more instructions than recorded")]
+struct Cli {
+    /// What to count; everything if nothing is named
+    works: Vec<Work>,
+    /// Add the present figures to the file, instead of comparing
+    #[arg(long, conflicts_with_all = ["works", "repeat"])]
+    record: bool,
+    /// Count so often, and print how much that varies, instead of comparing
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..))]
+    repeat: Option<u32>,
+    /// The file of recorded figures, of which the last line counts
+    #[arg(long)]
+    recorded: PathBuf,
+}
+
+/// What is counted. Each has one figure, and those with a raw epoll loop to compare with have the loop's, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Work {
+    /// An echo, 64 connections ready at once
+    Echo,
+    /// A connection made, one echo, the connection closed
+    Churn,
+    /// A message between two connections, each read by a task on one worker and written by one on another
+    Shared,
+    /// A message read on one worker and handed through a channel to a task on another, which writes it
+    Wake,
+    /// A task spawned and joined
+    Spawn,
+    /// A task that yields to another
+    Yield,
+    /// A message through a channel that holds nothing, to another task of the worker
+    Hop,
+}
+
+impl Work {
+    fn name(self) -> String {
+        self.to_possible_value().expect("no work is hidden").get_name().into()
+    }
+
+    /// The name of the raw loop's figure.
+    fn raw_name(self) -> Option<String> {
+        matches!(self, Work::Echo | Work::Churn).then(|| format!("{}_raw", self.name()))
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(e) => {
+            eprintln!("bench/gate: {e}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// False when something is worse.
+fn run(cli: &Cli) -> Result<bool> {
+    let all = Work::value_variants();
+    let works = if cli.works.is_empty() { all } else { &cli.works };
+    if let Some(times) = cli.repeat {
+        works.iter().try_for_each(|work| vary(*work, times))?;
+        return Ok(true);
+    }
+    if cli.record {
+        let mut figures = Figures::new();
+        for work in all {
+            figures.extend(count(*work)?);
+        }
+        let record = Record::now(figures);
+        record.append(&cli.recorded)?;
+        print!("{}", record.listed());
+        println!("recorded in {}; commit it", cli.recorded.display());
+        return Ok(true);
+    }
+
+    let recorded = Record::last(&cli.recorded)?;
+    let differs = recorded.as_ref().and_then(Record::differs_from_here);
+    match (&recorded, &differs) {
+        (None, _) => println!("nothing is recorded yet: bench/gate --record"),
+        (Some(record), None) => println!("compared with {}", record.shown()),
+        (Some(record), Some(what)) => {
+            println!("{} were counted with another {what}:", record.shown());
+            println!("echo and churn are judged by what they take beyond the raw loop, the others not at all");
+        }
+    }
+    println!("{:8} {:>12} {:>12} {:>8}", "work", "instructions", "recorded", "");
+    let mut worse = Vec::new();
+    for work in works {
+        let mut judged = Judged::of(*work, &recorded, differs.is_some())?;
+        for _ in 1..TRIES {
+            if judged.worse.is_some() {
+                let again = Judged::of(*work, &recorded, differs.is_some())?;
+                judged = if again.figure < judged.figure { again } else { judged };
+            }
+        }
+        println!("{}", judged.line);
+        worse.extend(judged.worse);
+    }
+    if worse.is_empty() {
+        return Ok(true);
+    }
+    for line in &worse {
+        println!("worse: {line}");
+    }
+    println!("If that is the price of something: bench/gate --record, and say in the commit what it buys.");
+    Ok(false)
+}
+
+/// All figures of a work, by name.
+fn count(work: Work) -> Result<Figures> {
+    let mut figures = Figures::from([(work.name(), per_operation(work, false)?)]);
+    if let Some(raw) = work.raw_name() {
+        figures.insert(raw, per_operation(work, true)?);
+    }
+    Ok(figures)
+}
+
+fn vary(work: Work, times: u32) -> Result<()> {
+    let rounds: Vec<_> = (0..times).map(|_| count(work)).collect::<Result<_>>()?;
+    for name in rounds[0].keys() {
+        let values = || rounds.iter().map(|figures| figures[name]);
+        let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+        println!("{name:10} {low:10.2} to {high:10.2}: {:.3} %", (high / low - 1.0) * 100.0);
+    }
+    Ok(())
+}
+
+/// One work's line of the table, and its complaint if it is worse than recorded.
+struct Judged {
+    figure: f64,
+    line: String,
+    worse: Option<String>,
+}
+
+impl Judged {
+    fn of(work: Work, recorded: &Option<Record>, elsewhere: bool) -> Result<Judged> {
+        let name = work.name();
+        let now = count(work)?;
+        let before = recorded.as_ref().map(|record| &record.figures);
+        let raw_name = work.raw_name();
+        let raw = raw_name.as_ref().map(|raw| now[raw]);
+        let figure = now[&name];
+
+        // What is judged: the figure itself, or elsewhere what it is above the raw loop's.
+        let pair = match (&raw_name, elsewhere) {
+            (_, false) => before.and_then(|before| Some((figure, *before.get(&name)?))),
+            (Some(raw), true) => {
+                before.and_then(|before| Some((figure - now[raw], before.get(&name)? - before.get(raw)?)))
+            }
+            (None, true) => None,
+        };
+        let tolerance = if elsewhere { TOLERANCE_ELSEWHERE } else { TOLERANCE };
+        let change = pair.map(|(now, before)| now / before - 1.0);
+
+        let mut line = format!("{name:8} {figure:12.1}");
+        match (before.and_then(|before| before.get(&name)), change) {
+            (Some(before), Some(change)) => line += &format!(" {before:12.1} {:>+7.2}%", change * 100.0),
+            (Some(before), None) => line += &format!(" {before:12.1} {:>8}", ""),
+            (None, _) => line += &format!(" {:>12} {:>8}", "–", ""),
+        }
+        if let Some(raw) = raw {
+            line += &format!("  raw loop {raw:.1}: ×{:.2}, {:+.1}", figure / raw, figure - raw);
+        }
+        let worse = pair.zip(change).filter(|(_, change)| *change > tolerance).map(|((now, before), change)| {
+            let beyond = if elsewhere { " beyond the raw loop" } else { "" };
+            let (percent, limit) = (change * 100.0, tolerance * 100.0);
+            format!("{name} takes {now:.1} instructions{beyond}, recorded are {before:.1}: {percent:+.1} %, allowed {limit} %")
+        });
+        Ok(Judged { figure, line, worse })
+    }
+}
