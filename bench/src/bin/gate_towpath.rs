@@ -5,8 +5,9 @@
 
 use clap::{Parser, Subcommand};
 use std::io::{self, Read, Write};
+use std::net::TcpListener;
 use towpath::Runtime;
-use towpath::net::{TcpListener, TcpStream};
+use towpath::net::TcpStream;
 use towpath::sync::channel;
 
 #[derive(Parser)]
@@ -83,7 +84,8 @@ fn two_connections() -> io::Result<(Runtime, TcpStream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("listening {}", listener.local_addr()?);
     io::stdout().flush()?;
-    Ok((runtime, listener.accept()?.0, listener.accept()?.0))
+    // std's listener blocks this thread; towpath's would start the default runtime, if nobody has connected yet.
+    Ok((runtime, listener.accept()?.0.into(), listener.accept()?.0.into()))
 }
 
 fn pass_on(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
