@@ -10,10 +10,13 @@
 //! - [`wrapped`] counts under callgrind or strace what those counters do not offer on a machine;
 //! - [`spell`] tells which rounds of a moody machine may be compared;
 //! - [`figures`] turns rounds of figures into JSON lines and tables, [`plot`] into pictures.
+//!
+//! [`inproc`] is for the programs whose work needs no server: `inproc_towpath` and its peers, run by `inproc`.
 
 pub mod blocking;
 pub mod edge;
 pub mod figures;
+pub mod inproc;
 pub mod perf;
 pub mod plot;
 pub mod process;

@@ -1,0 +1,3 @@
+module inproc
+
+go 1.21
