@@ -1,12 +1,14 @@
 //! What the programs with works inside one process share: their arguments, and what they print.
 //!
-//! A program does one work and prints JSON lines. A work that is timed prints one, `{"ns": 12.3, "operations": 400000}`.
+//! A program does one work and prints JSON lines. A work that is timed prints one, `{"ns": 12.3, "cpu_ns": 12.2,
+//! "operations": 400000}`: an operation's time, and what the process used of a CPU.
 //! The work `parked` is watched from outside while it stands still: it prints `ready`, spawns when a line arrives, prints
 //! `{"spawn_seconds": 0.5}` once all tasks wait, and when the next line arrives, or the end of its input, wakes them,
 //! joins them all, and prints `{"join_seconds": 0.4}`. `go/inproc` does the same.
 
 use crate::Result;
 use clap::{Parser, Subcommand};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -67,11 +69,12 @@ impl Work {
 pub fn timed(mut run: impl FnMut(u64)) -> Result<()> {
     let mut operations = 1000;
     loop {
-        let start = Instant::now();
+        let (start, cpu_start) = (Instant::now(), cpu_time());
         run(operations);
-        let took = start.elapsed();
+        let (took, cpu) = (start.elapsed(), cpu_time() - cpu_start);
         if took >= LONG_ENOUGH {
-            return say(json!({ "ns": took.as_nanos() as f64 / operations as f64, "operations": operations }));
+            let each = |all: Duration| all.as_nanos() as f64 / operations as f64;
+            return say(json!({ "ns": each(took), "cpu_ns": each(cpu), "operations": operations }));
         }
         operations *= 2;
     }
@@ -91,6 +94,12 @@ pub fn parked<T>(spawn: impl FnOnce() -> T, join: impl FnOnce(T)) -> Result<()> 
     let start = Instant::now();
     join(spawned);
     say(json!({ "join_seconds": start.elapsed().as_secs_f64() }))
+}
+
+/// What all threads of this process have used of CPUs.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 fn say(line: impl Display) -> Result<()> {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -91,13 +92,24 @@ func number(index int) int {
 
 func timed(run func(count int)) {
 	for count := 1000; ; count *= 2 {
-		start := time.Now()
+		start, cpuStart := time.Now(), cpuTime()
 		run(count)
-		if took := time.Since(start); took >= longEnough {
-			fmt.Printf("{\"ns\":%f,\"operations\":%d}\n", float64(took.Nanoseconds())/float64(count), count)
+		took, cpu := time.Since(start), cpuTime()-cpuStart
+		if took >= longEnough {
+			each := func(all time.Duration) float64 { return float64(all.Nanoseconds()) / float64(count) }
+			fmt.Printf("{\"ns\":%f,\"cpu_ns\":%f,\"operations\":%d}\n", each(took), each(cpu), count)
 			return
 		}
 	}
+}
+
+// cpuTime is what all threads of this process have used of CPUs.
+func cpuTime() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		panic(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func hop(count int, receive func(chan int) int) {
