@@ -105,13 +105,15 @@ fn run(cli: &Cli) -> Result<bool> {
             println!("echo and churn are judged by what they take beyond the raw loop, the others not at all");
         }
     }
-    println!("{:8} {:>12} {:>12} {:>8}", "work", "instructions", "recorded", "");
+    println!("{:8} {:>12} {:>12}", "work", "instructions", "recorded");
+    let before = recorded.as_ref().map(|record| &record.figures);
     let mut worse = Vec::new();
     for work in works {
-        let mut judged = Judged::of(*work, &recorded, differs.is_some())?;
+        let judge = || -> Result<Judged> { Ok(Judged::of(*work, &count(*work)?, before, differs.is_some())) };
+        let mut judged = judge()?;
         for _ in 1..TRIES {
             if judged.worse.is_some() {
-                let again = Judged::of(*work, &recorded, differs.is_some())?;
+                let again = judge()?;
                 judged = if again.figure < judged.figure { again } else { judged };
             }
         }
@@ -155,39 +157,71 @@ struct Judged {
 }
 
 impl Judged {
-    fn of(work: Work, recorded: &Option<Record>, elsewhere: bool) -> Result<Judged> {
-        let name = work.name();
-        let now = count(work)?;
-        let before = recorded.as_ref().map(|record| &record.figures);
-        let raw_name = work.raw_name();
-        let raw = raw_name.as_ref().map(|raw| now[raw]);
+    /// Compares what was counted now with what was before: here, or `elsewhere`, where other tools did the counting.
+    fn of(work: Work, now: &Figures, before: Option<&Figures>, elsewhere: bool) -> Judged {
+        let (name, raw_name) = (work.name(), work.raw_name());
+        let of_both = |figures: &Figures| Some((*figures.get(&name)?, *figures.get(raw_name.as_ref()?)?));
         let figure = now[&name];
+        let recorded = before.and_then(|before| before.get(&name));
 
-        // What is judged: the figure itself, or elsewhere what it is above the raw loop's.
-        let pair = match (&raw_name, elsewhere) {
-            (_, false) => before.and_then(|before| Some((figure, *before.get(&name)?))),
-            (Some(raw), true) => {
-                before.and_then(|before| Some((figure - now[raw], before.get(&name)? - before.get(raw)?)))
-            }
-            (None, true) => None,
+        // What is judged, now and before: the figure itself, or elsewhere what it is above the raw loop's.
+        let pair = if elsewhere {
+            let beyond_raw = |figures: &Figures| of_both(figures).map(|(own, raw)| own - raw);
+            beyond_raw(now).zip(before.and_then(beyond_raw))
+        } else {
+            recorded.map(|recorded| (figure, *recorded))
         };
-        let tolerance = if elsewhere { TOLERANCE_ELSEWHERE } else { TOLERANCE };
         let change = pair.map(|(now, before)| now / before - 1.0);
+        let tolerance = if elsewhere { TOLERANCE_ELSEWHERE } else { TOLERANCE };
 
-        let mut line = format!("{name:8} {figure:12.1}");
-        match (before.and_then(|before| before.get(&name)), change) {
-            (Some(before), Some(change)) => line += &format!(" {before:12.1} {:>+7.2}%", change * 100.0),
-            (Some(before), None) => line += &format!(" {before:12.1} {:>8}", ""),
-            (None, _) => line += &format!(" {:>12} {:>8}", "–", ""),
-        }
-        if let Some(raw) = raw {
-            line += &format!("  raw loop {raw:.1}: ×{:.2}, {:+.1}", figure / raw, figure - raw);
+        let recorded = recorded.map_or("–".into(), |recorded| format!("{recorded:.1}"));
+        let shown = change.map_or(String::new(), |change| format!("{:+.2} %", change * 100.0));
+        let mut line = format!("{name:8} {figure:12.1} {recorded:>12} {shown:>9}");
+        if let Some((own, raw)) = of_both(now) {
+            line += &format!("   raw loop {raw:.1}: ×{:.2}, {:+.1}", own / raw, own - raw);
         }
         let worse = pair.zip(change).filter(|(_, change)| *change > tolerance).map(|((now, before), change)| {
             let beyond = if elsewhere { " beyond the raw loop" } else { "" };
-            let (percent, limit) = (change * 100.0, tolerance * 100.0);
-            format!("{name} takes {now:.1} instructions{beyond}, recorded are {before:.1}: {percent:+.1} %, allowed {limit} %")
+            let (percent, allowed) = (change * 100.0, tolerance * 100.0);
+            format!("{name} takes {now:.1} instructions{beyond}, not {before:.1}: {percent:+.1} %, allowed {allowed} %")
         });
-        Ok(Judged { figure, line, worse })
+        Judged { figure, line, worse }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(pairs: &[(&str, f64)]) -> Figures {
+        pairs.iter().map(|(name, value)| (name.to_string(), *value)).collect()
+    }
+
+    fn complaint(work: Work, now: &[(&str, f64)], before: &[(&str, f64)], elsewhere: bool) -> Option<String> {
+        Judged::of(work, &figures(now), Some(&figures(before)), elsewhere).worse
+    }
+
+    #[test]
+    fn more_than_3_percent_above_the_recorded_figure_is_worse() {
+        let before = [("hop", 100.0)];
+        assert_eq!(complaint(Work::Hop, &[("hop", 102.9)], &before, false), None);
+        assert_eq!(complaint(Work::Hop, &[("hop", 50.0)], &before, false), None);
+        let text = complaint(Work::Hop, &[("hop", 104.0)], &before, false).unwrap();
+        assert_eq!(text, "hop takes 104.0 instructions, not 100.0: +4.0 %, allowed 3 %");
+    }
+
+    #[test]
+    fn with_other_tools_only_what_is_beyond_the_raw_loop_counts() {
+        let before = [("echo", 300.0), ("echo_raw", 100.0), ("hop", 100.0)];
+        assert_eq!(complaint(Work::Hop, &[("hop", 150.0)], &before, true), None);
+        assert_eq!(complaint(Work::Echo, &[("echo", 350.0), ("echo_raw", 150.0)], &before, true), None);
+        let text = complaint(Work::Echo, &[("echo", 300.0), ("echo_raw", 70.0)], &before, true).unwrap();
+        assert_eq!(text, "echo takes 230.0 instructions beyond the raw loop, not 200.0: +15.0 %, allowed 10 %");
+    }
+
+    #[test]
+    fn what_was_never_recorded_is_not_worse() {
+        assert_eq!(complaint(Work::Hop, &[("hop", 150.0)], &[], false), None);
+        assert!(Judged::of(Work::Hop, &figures(&[("hop", 150.0)]), None, false).worse.is_none());
     }
 }

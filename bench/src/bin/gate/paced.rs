@@ -154,3 +154,15 @@ impl Batch {
         message
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_read_from_its_status() {
+        let status = "Name:\tx\nState:\tS (sleeping)\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t5\n";
+        assert_eq!(Thread::read(status).unwrap(), Thread { state: 'S', switches: 7 });
+        assert!(Thread::read("State:\tS\n").is_err());
+    }
+}
