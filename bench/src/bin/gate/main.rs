@@ -117,7 +117,7 @@ fn run(cli: &Cli) -> Result<bool> {
                 judged = if again.figure < judged.figure { again } else { judged };
             }
         }
-        println!("{}", judged.line);
+        println!("{}", judged.line.trim_end());
         worse.extend(judged.worse);
     }
     if worse.is_empty() {
