@@ -1,12 +1,12 @@
-//! The atomics, locks and cells that modelled code is written with: std's, or loom's while the models run.
+//! The atomics, locks and cells that modelled code is written with: std's and our own lock, or loom's while the models run.
 //!
 //! Files that a model explores (`runtime/wait_queue.rs`, `runtime/inbox.rs`, `net/readiness.rs`; the models lie beside
 //! them) take these names from here and from nowhere else. `--cfg towpath_loom` is set by `.ci/models` alone.
 
 #[cfg(not(towpath_loom))]
-pub(crate) use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize},
+pub(crate) use {
+    crate::lock::{Mutex, MutexGuard, lock},
+    std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize},
 };
 
 #[cfg(towpath_loom)]
@@ -17,8 +17,7 @@ pub(crate) use loom::sync::{
 
 pub(crate) use std::sync::atomic::Ordering;
 
-/// Locks a mutex whose holders run none of the user's code: there is no state that a panic could leave half changed,
-/// so a poisoned lock is taken as it is.
+#[cfg(towpath_loom)]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

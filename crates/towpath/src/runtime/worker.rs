@@ -20,8 +20,8 @@ use std::iter;
 use std::mem::ManuallyDrop;
 use std::os::fd::BorrowedFd;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use slab::Slab;
@@ -40,6 +40,7 @@ use super::trim::Trimming;
 use super::wait_queue::Waiter;
 use super::{Settings, Shared};
 use crate::poller::{Event, Poller, Ready, Token, Waker};
+use crate::shim::{Mutex, MutexGuard, lock};
 use crate::time::Instant;
 
 /// Tasks run in one turn, at most.
@@ -127,8 +128,9 @@ impl Remote {
         reserved
     }
 
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, Tasks> {
-        self.tasks.lock().expect("no code of the user's runs under this lock")
+        lock(&self.tasks)
     }
 
     /// Gives a task that has not started a slot, in a place that has been reserved. The caller then queues it.
