@@ -14,7 +14,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 
 use rustix::io::Errno;
 
@@ -144,16 +144,20 @@ impl Socket {
         self.write.forget();
     }
 
-    /// Ends the registration of a descriptor that is about to be closed, which ends the reports.
-    pub(super) fn retire(&self) {
+    /// Ends the registration of a descriptor that is about to be closed. If closing it `may_block`, the poller must have
+    /// let go of the file before: what this returns is to be waited for.
+    pub(super) fn retire(&self, may_block: bool) -> Retired {
         let mut home = self.home.lock();
         home.closed = true;
         self.home.id.store(0, Ordering::Relaxed);
-        let (Some(remote), Some(token)) = (home.worker.take(), home.token.take()) else { return };
-        match worker::current().filter(|worker| Arc::ptr_eq(&worker.remote, &remote)) {
-            Some(worker) => worker.forget(token),
-            None => _ = remote.send(Message::Forget(token)), // one that has gone has forgotten us
+        let (Some(remote), Some(token)) = (home.worker.take(), home.token.take()) else { return Retired(None) };
+        if let Some(worker) = worker::current().filter(|worker| Arc::ptr_eq(&worker.remote, &remote)) {
+            worker.forget(token);
+            return Retired(None);
         }
+        let (done, retired) = may_block.then(mpsc::channel).unzip();
+        _ = remote.send(Message::Forget(token, done)); // one that has gone has forgotten us
+        Retired(retired)
     }
 
     /// Ends the registration of a descriptor that lives on elsewhere, and waits until it has ended.
@@ -175,6 +179,18 @@ impl Socket {
             Some(_) => Err(Errno::AGAIN),
         };
         self.read.operate(self.wait(Op::Read), Mode::Wait, None, || Ok(()), detached)
+    }
+}
+
+/// A registration that ends.
+#[derive(Debug)]
+#[must_use = "who is about to block must wait for it"]
+pub(super) struct Retired(Option<mpsc::Receiver<()>>);
+
+impl Retired {
+    /// Blocks the thread until it has ended.
+    pub(super) fn wait(self) {
+        self.0.into_iter().for_each(|retired| _ = retired.recv()); // the sender goes, and sends nothing
     }
 }
 

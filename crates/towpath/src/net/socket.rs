@@ -388,10 +388,14 @@ impl Socket {
         }
         self.write.close();
         self.turn.close();
-        self.retire();
-        if self.lingers.load(Ordering::Relaxed) {
+        let lingers = self.lingers.load(Ordering::Relaxed);
+        let retired = self.retire(lingers);
+        if lingers {
             let socket = self.another_handle(); // the number is not to be given back before
-            return LINGERING.spawn(Box::new(move || _ = socket.release()));
+            return LINGERING.spawn(Box::new(move || {
+                retired.wait();
+                _ = socket.release();
+            }));
         }
         self.release()
     }
@@ -404,12 +408,16 @@ impl Socket {
 
     /// Closes the connection, for its last handle has gone.
     fn hang_up(&self) {
-        self.retire();
+        let lingers = self.lingers.load(Ordering::Relaxed) && !self.read.is_closed();
+        let retired = self.retire(lingers);
         self.let_companion_go();
         let fd = self.take_fd();
-        if self.lingers.load(Ordering::Relaxed) && !self.read.is_closed() {
+        if lingers {
             // If no thread can be had, the closure is dropped, and the descriptor closed, right here.
-            _ = LINGERING.spawn(Box::new(move || drop(fd)));
+            _ = LINGERING.spawn(Box::new(move || {
+                retired.wait();
+                drop(fd);
+            }));
         }
     }
 }

@@ -8,14 +8,21 @@
 //! * From then on every *change* towards ready is reported at least once (edge-triggered). A report may be spurious or
 //!   repeated; it may say more than is true, never less. Nothing is reported again because nobody reacted.
 //! * No operation of a poller points into a task's stack: pollers report readiness, the task moves the bytes itself.
-//! * [`remove`](Poller::remove) ends the reports. Closing the descriptor does as well. Reports that were under way, or
-//!   come because a duplicate of a closed descriptor lives on, may still be returned: the worker's tokens carry a
-//!   generation, and it drops those.
+//! * [`remove`](Poller::remove) ends the reports on a descriptor that lives on. For one that is about to be closed, or has
+//!   been, there is [`forget`](Poller::forget). Both let go of the file before they return, and neither may be left out:
+//!   closing a descriptor ends its reports with epoll, but io_uring holds the file and so keeps it open, and the peer is
+//!   told of no end, until it is asked to forget it. So whoever closes sees to it that the poller forgets at once; and if
+//!   closing may block (SO_LINGER), that it has forgotten first, or the poller's own thread would be what blocks.
+//! * Dropping a poller lets go of all files.
+//! * Reports that were under way, or come because a duplicate of a closed descriptor lives on, may still be returned: the
+//!   worker's tokens carry a generation, and it drops those.
 //! * `wait` returns after the timeout, after at least one event, or after a wake; with no timeout, only after the others.
 //!   It may return early. It never reports an interrupted call (EINTR).
 //! * A wake from another thread, before or during a `wait`, makes that `wait` return. Wakes before it count as one.
 
 mod os;
+#[cfg(target_os = "linux")]
+mod uring;
 
 use std::fmt;
 use std::io;
@@ -61,12 +68,16 @@ pub enum PollerKind {
     /// The operating system's readiness interface: epoll(7) on Linux.
     #[default]
     Os,
+    /// io_uring(7), on Linux 6.1 or later. Many containers forbid it: a runtime that cannot have it uses
+    /// [`Os`](PollerKind::Os), and logs why.
+    Uring,
 }
 
 impl fmt::Display for PollerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             PollerKind::Os => "os",
+            PollerKind::Uring => "uring",
         })
     }
 }
@@ -77,11 +88,23 @@ impl FromStr for PollerKind {
     fn from_str(name: &str) -> io::Result<PollerKind> {
         match name {
             "os" => Ok(PollerKind::Os),
+            "uring" => Ok(PollerKind::Uring),
             _ => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("unknown poller {name:?}: the one there is is \"os\""),
+                format!("unknown poller {name:?}: there are \"os\" and \"uring\""),
             )),
         }
+    }
+}
+
+/// The kind that a runtime can have which wishes for `kind`, and why that is another one, if it is.
+pub(crate) fn available(kind: PollerKind) -> (PollerKind, Option<io::Error>) {
+    match kind {
+        PollerKind::Os => (kind, None),
+        PollerKind::Uring => match Poller::new(kind) {
+            Ok(_) => (kind, None),
+            Err(error) => (PollerKind::Os, Some(error)),
+        },
     }
 }
 
@@ -89,36 +112,64 @@ impl FromStr for PollerKind {
 #[derive(Debug)]
 pub(crate) enum Poller {
     Os(os::Os),
+    #[cfg(target_os = "linux")]
+    Uring(Box<uring::Uring>),
 }
 
 /// Makes the `wait` of one poller return, from any thread.
 #[derive(Clone, Debug)]
 pub(crate) enum Waker {
     Os(os::Waker),
+    #[cfg(target_os = "linux")]
+    Uring(uring::Waker),
 }
 
 impl Poller {
     pub(crate) fn new(kind: PollerKind) -> io::Result<(Poller, Waker)> {
         match kind {
             PollerKind::Os => os::Os::new().map(|(poller, waker)| (Poller::Os(poller), Waker::Os(waker))),
+            #[cfg(target_os = "linux")]
+            PollerKind::Uring => {
+                uring::Uring::new().map(|(poller, waker)| (Poller::Uring(Box::new(poller)), Waker::Uring(waker)))
+            }
+            #[cfg(not(target_os = "linux"))]
+            PollerKind::Uring => Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring is Linux's own")),
         }
     }
 
     pub(crate) fn add(&mut self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
         match self {
             Poller::Os(os) => os.add(fd, token),
+            #[cfg(target_os = "linux")]
+            Poller::Uring(uring) => {
+                uring.add(fd, token);
+                Ok(())
+            }
         }
     }
 
-    pub(crate) fn remove(&mut self, fd: BorrowedFd<'_>) {
+    pub(crate) fn remove(&mut self, fd: BorrowedFd<'_>, token: Token) {
         match self {
             Poller::Os(os) => os.remove(fd),
+            #[cfg(target_os = "linux")]
+            Poller::Uring(_) => self.forget(token),
+        }
+    }
+
+    /// Does nothing where nothing is registered by that token.
+    pub(crate) fn forget(&mut self, token: Token) {
+        match self {
+            Poller::Os(_) => _ = token, // closing ends the registration
+            #[cfg(target_os = "linux")]
+            Poller::Uring(uring) => uring.remove(token),
         }
     }
 
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         match self {
             Poller::Os(os) => os.wait(timeout, events),
+            #[cfg(target_os = "linux")]
+            Poller::Uring(uring) => uring.wait(timeout, events),
         }
     }
 }
@@ -127,6 +178,8 @@ impl Waker {
     pub(crate) fn wake(&self) {
         match self {
             Waker::Os(waker) => waker.wake(),
+            #[cfg(target_os = "linux")]
+            Waker::Uring(waker) => waker.wake(),
         }
     }
 }

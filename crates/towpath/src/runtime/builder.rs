@@ -43,7 +43,8 @@ impl Builder {
         self
     }
 
-    /// The poller that workers wait on. By default `TOWPATH_POLLER` (`os`), or the operating system's.
+    /// The poller that workers wait on. By default `TOWPATH_POLLER` (`os` or `uring`), or the operating system's. Where
+    /// the one asked for cannot be had, that is logged, and it is the operating system's; see [`Runtime::poller`].
     pub fn poller(mut self, kind: PollerKind) -> Builder {
         self.poller = Some(kind);
         self
@@ -61,7 +62,14 @@ impl Builder {
     /// `InvalidInput` for a setting out of range, naming the variable if it came from the environment; otherwise what the
     /// system answered when a worker's thread or poller was made.
     pub fn build(self) -> io::Result<Runtime> {
-        Runtime::start(&self.settings(|name| env::var(name).ok())?)
+        let (runtime, refusal) = self.start()?;
+        refusal.iter().for_each(|refusal| log::warn!("{refusal}"));
+        Ok(runtime)
+    }
+
+    /// The same, and what to log.
+    pub(super) fn start(self) -> io::Result<(Runtime, Option<String>)> {
+        Runtime::start(self.settings(|name| env::var(name).ok())?)
     }
 
     fn settings(self, variable: impl Fn(&str) -> Option<String>) -> io::Result<Settings> {

@@ -30,7 +30,7 @@ use std::time::Duration;
 pub use builder::Builder;
 pub(crate) use stack::check_size as check_stack_size;
 
-use crate::poller::PollerKind;
+use crate::poller::{self, PollerKind};
 use crate::shim;
 use crate::task::JoinHandle;
 use crate::time::Instant;
@@ -75,6 +75,7 @@ pub struct Runtime {
 #[derive(Debug)]
 pub(crate) struct Shared {
     remotes: OnceLock<Vec<Arc<Remote>>>,
+    poller: PollerKind,
     stopping: AtomicBool,
     /// Where the next task from outside is placed if all workers have as many.
     next: AtomicUsize,
@@ -125,11 +126,17 @@ impl Runtime {
         Builder::default()
     }
 
-    pub(crate) fn start(settings: &Settings) -> io::Result<Runtime> {
+    /// Starts the workers. Besides, what to log once nothing is locked: why the poller is not the one wished for.
+    fn start(mut settings: Settings) -> io::Result<(Runtime, Option<String>)> {
         overflow::install();
         park::fork::watch();
+        let wish = settings.poller;
+        let (kind, refusal) = poller::available(wish);
+        settings.poller = kind;
+        let refusal = refusal.map(|why| format!("the poller is \"{kind}\", for \"{wish}\" cannot be had: {why}"));
         let shared = Arc::new(Shared {
             remotes: OnceLock::new(),
+            poller: kind,
             stopping: AtomicBool::new(false),
             next: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
@@ -159,7 +166,12 @@ impl Runtime {
             return Err(failure);
         }
         shared.remotes.set(remotes).expect("set once");
-        Ok(Runtime { shared })
+        Ok((Runtime { shared }, refusal))
+    }
+
+    /// The poller that the workers wait on: the one set, or [`Os`](PollerKind::Os) where that cannot be had.
+    pub fn poller(&self) -> PollerKind {
+        self.shared.poller
     }
 
     /// Runs `f` as a task of this runtime and returns its value; the caller waits.
@@ -260,11 +272,14 @@ pub(crate) fn default() -> io::Result<Arc<Shared>> {
     static DEFAULT: OnceLock<Runtime> = OnceLock::new();
     static STARTING: Mutex<()> = Mutex::new(());
     if DEFAULT.get().is_none() {
-        let _one_at_a_time = STARTING.lock();
+        let one_at_a_time = STARTING.lock();
         if DEFAULT.get().is_none() {
-            let built = Runtime::builder().build();
-            let runtime = built.map_err(|error| explain(&error, "towpath's default runtime cannot start"))?;
+            let built = Runtime::builder().start();
+            let (runtime, refusal) =
+                built.map_err(|error| explain(&error, "towpath's default runtime cannot start"))?;
             _ = DEFAULT.set(runtime); // nobody else does so while we hold the lock
+            drop(one_at_a_time); // a logger may use what we start here
+            refusal.iter().for_each(|refusal| log::warn!("{refusal}"));
         }
     }
     Ok(DEFAULT.get().expect("it has just been set").shared.clone())

@@ -20,8 +20,8 @@ use std::iter;
 use std::mem::ManuallyDrop;
 use std::os::fd::BorrowedFd;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use slab::Slab;
@@ -74,8 +74,8 @@ pub(crate) enum Message {
     Attach(Arc<dyn Source>),
     Move(Arc<dyn Source>, Arc<Remote>),
     Detach(Arc<dyn Source>),
-    /// The registration's descriptor is about to be closed, or has been.
-    Forget(Token),
+    /// The registration's descriptor is about to be closed, or has been. The sender goes once it is forgotten.
+    Forget(Token, Option<mpsc::Sender<()>>),
     /// Look whether the runtime is shutting down.
     Stop,
 }
@@ -506,7 +506,7 @@ impl Worker {
             Message::Attach(source) => source.attach(self),
             Message::Move(source, to) => source.move_to(self, &to),
             Message::Detach(source) => source.detach_from(self),
-            Message::Forget(token) => self.forget(token),
+            Message::Forget(token, _done) => self.forget(token),
             Message::Stop => {}
         }
     }
@@ -520,6 +520,7 @@ impl Worker {
 
     /// Begins reports on `fd` to `source`.
     pub(crate) fn register(&self, fd: BorrowedFd<'_>, source: Arc<dyn Source>) -> io::Result<Token> {
+        fork::check()?; // the poller is the parent's
         let token = self.sources.borrow_mut().insert(source);
         let added = self.poller.borrow_mut().add(fd, token);
         added.inspect_err(|_| self.forget(token)).map(|()| token)
@@ -527,12 +528,17 @@ impl Worker {
 
     /// Ends reports on `fd`.
     pub(crate) fn deregister(&self, fd: BorrowedFd<'_>, token: Token) {
-        self.poller.borrow_mut().remove(fd);
-        self.forget(token);
+        if fork::check().is_ok() {
+            self.poller.borrow_mut().remove(fd, token);
+        }
+        self.sources.borrow_mut().remove(token);
     }
 
-    /// Ends the registration of a descriptor whose closing ends its reports.
+    /// Ends the registration of a descriptor that is about to be closed, or has been.
     pub(crate) fn forget(&self, token: Token) {
+        if fork::check().is_ok() {
+            self.poller.borrow_mut().forget(token);
+        }
         self.sources.borrow_mut().remove(token);
     }
 }

@@ -26,17 +26,26 @@ use towpath::{PollerKind, Runtime};
 /// After this a test has failed. Long, for machines that are busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The pollers that there are.
-const POLLERS: &[PollerKind] = &[PollerKind::Os];
+/// The pollers that bodies run on: the one that the environment names, else all.
+fn pollers() -> Vec<PollerKind> {
+    match env::var("TOWPATH_POLLER") {
+        Ok(name) => vec![name.parse().expect("TOWPATH_POLLER names a poller")],
+        Err(_) => vec![PollerKind::Os, PollerKind::Uring],
+    }
+}
 
 /// Runs `body` as a task of a fresh runtime, for each poller with one worker and with two, and has it leave no task
 /// behind.
 pub(crate) fn on_each_poller(body: impl Fn() + Send + Sync + 'static) {
     let body = Arc::new(body);
-    for &poller in POLLERS {
+    for poller in pollers() {
         for workers in [1, 2] {
             let built = Runtime::builder().workers(workers).poller(poller).build();
             let runtime = Arc::new(built.expect("the system has threads and pollers"));
+            if runtime.poller() != poller {
+                skip(&format!("this system has no poller \"{poller}\""));
+                continue;
+            }
             let watchdog = Watchdog::over(format!("poller {poller}, workers {workers}"), Some(runtime.clone()));
             let body = body.clone();
             runtime.run(move || body());
