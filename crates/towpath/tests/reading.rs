@@ -422,7 +422,7 @@ fn a_read_that_filled_its_buffer_does_not_make_the_next_one_wait() {
 #[test]
 fn a_registration_is_made_once_and_not_before_somebody_waits() {
     let name = "a_registration_is_made_once_and_not_before_somebody_waits";
-    let trace = traced(name, &["-e", "trace=epoll_ctl,close_range"], || {
+    let trace = traced(name, &["-E", "TOWPATH_POLLER=os", "-e", "trace=epoll_ctl,close_range"], || {
         on_each_poller(|| {
             let (mut stream, mut peer) = pair_with_std();
             name_fd(&stream);

@@ -136,7 +136,11 @@ fn a_wrong_variable_is_an_error_that_names_it() {
             "2048M",
             "TOWPATH_STACK=2048M: a stack of 2147483648 bytes is too large: the most is 1024 MiB",
         ),
-        ("TOWPATH_POLLER", "kqueue", "TOWPATH_POLLER=kqueue: unknown poller \"kqueue\": there are \"os\" and \"uring\""),
+        (
+            "TOWPATH_POLLER",
+            "kqueue",
+            "TOWPATH_POLLER=kqueue: unknown poller \"kqueue\": there are \"os\" and \"uring\"",
+        ),
     ];
     if !is_alone(NAME) {
         for (variable, value, _) in CASES {

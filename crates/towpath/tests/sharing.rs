@@ -221,7 +221,7 @@ fn a_socket_follows_its_only_reader_from_worker_to_worker() {
 #[test]
 fn a_registration_moves_to_the_worker_of_its_only_waiter() {
     let name = "a_registration_moves_to_the_worker_of_its_only_waiter";
-    let trace = common::traced(name, &["-e", "trace=epoll_ctl"], || {
+    let trace = common::traced(name, &["-E", "TOWPATH_POLLER=os", "-e", "trace=epoll_ctl"], || {
         // Two runtimes, that the workers be two for certain.
         let (first, second) =
             (Runtime::builder().workers(1).build().unwrap(), Runtime::builder().workers(1).build().unwrap());
@@ -346,7 +346,7 @@ fn tasks_and_threads_wait_in_one_listener_together() {
 fn a_poller_that_takes_no_more_sockets_fails_the_call_that_waits_and_no_other() {
     // Each worker's second registration fails (the first is its waker), as it would beyond the system's
     // `fs.epoll.max_user_watches`.
-    let inject = ["-e", "trace=epoll_ctl", "-e", "inject=epoll_ctl:error=ENOSPC:when=2"];
+    let inject = ["-E", "TOWPATH_POLLER=os", "-e", "trace=epoll_ctl", "-e", "inject=epoll_ctl:error=ENOSPC:when=2"];
     let name = "a_poller_that_takes_no_more_sockets_fails_the_call_that_waits_and_no_other";
     _ = common::traced(name, &inject, || {
         on_tasks_and_threads(|| {

@@ -183,3 +183,6 @@ impl Waker {
         }
     }
 }
+
+#[cfg(all(test, not(towpath_loom)))]
+mod contract;

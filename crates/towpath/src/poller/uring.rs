@@ -47,6 +47,10 @@ pub(crate) struct Uring {
     waker: Waker,
     /// What has yet to go into the ring's own, bounded queue.
     queue: VecDeque<squeue::Entry>,
+    /// Whose requests the kernel has ended, and are to be armed anew.
+    ended: Vec<Token>,
+    /// There may be registrations with two requests; see [`Uring::begin_again`].
+    doubled: bool,
     /// The registrations, by index.
     slots: Vec<Slot>,
     /// Kept for its memory; see [`Uring::confirm_urgent`].
@@ -83,6 +87,8 @@ impl Uring {
             ring,
             waker: waker.clone(),
             queue: VecDeque::new(),
+            ended: Vec::new(),
+            doubled: false,
             slots: Vec::new(),
             suspects: Vec::new(),
         };
@@ -109,7 +115,8 @@ impl Uring {
             return;
         };
         *slot = Slot::default();
-        self.cancel(CancelBuilder::user_data(pack(token)));
+        let requests = CancelBuilder::user_data(pack(token));
+        self.cancel(if self.doubled { requests.all() } else { requests });
         // The kernel does what has become due in portions, in order: the cancelled request may be behind others.
         while self.submit().is_ok() && self.ring.submission().taskrun() {}
     }
@@ -153,22 +160,31 @@ impl Uring {
 
     /// Takes the completions out of the ring.
     fn reap(&mut self, events: &mut Vec<Event>) {
-        let Uring { ring, waker, queue, slots, .. } = self;
+        let Uring { ring, slots, ended, .. } = self;
         for completion in ring.completion() {
             let token = unpack(completion.user_data());
-            let fd = match slots.get(token.index as usize) {
-                _ if token == WAKE => waker.0.as_raw_fd(),
-                Some(slot) if slot.generation == token.generation => slot.fd,
-                _ => continue, // removed meanwhile, or a cancel that found nothing
-            };
+            let registered = slots.get(token.index as usize).is_some_and(|slot| slot.generation == token.generation);
+            if token != WAKE && !registered {
+                continue; // removed meanwhile, or a cancel that found nothing
+            }
             let result = completion.result();
             if token != WAKE && result >= 0 {
                 events.push(Event { token, ready: ready(result as i16) });
             }
             // EBADF: closed before it could be armed. ECANCELED: by `begin_again`, which has armed it anew.
-            let over = matches!(-result, libc::EBADF | libc::ECANCELED);
-            if !cqueue::more(completion.flags()) && !over {
-                queue.push_back(poll(token, fd));
+            if !cqueue::more(completion.flags()) && !matches!(-result, libc::EBADF | libc::ECANCELED) {
+                ended.push(token);
+            }
+        }
+        // As long as the kernel has completions for which there was no room, each request would end as soon as it is
+        // armed, and leave one more.
+        if !self.ended.is_empty() && !self.ring.submission().cq_overflow() {
+            for token in std::mem::take(&mut self.ended) {
+                match self.slots.get(token.index as usize) {
+                    _ if token == WAKE => self.arm(WAKE, self.waker.0.as_raw_fd()),
+                    Some(slot) if slot.generation == token.generation => self.arm(token, slot.fd),
+                    _ => {}
+                }
             }
         }
     }
@@ -199,6 +215,7 @@ impl Uring {
 
     /// Arms all requests anew: the kernel has lost completions, for it found no memory to keep them in (EBADR).
     fn begin_again(&mut self) {
+        self.doubled = true; // one that is ending by now is armed anew for that as well
         self.cancel(CancelBuilder::any());
         self.arm(WAKE, self.waker.0.as_raw_fd());
         for (index, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.generation % 2 == 1) {
@@ -301,9 +318,84 @@ fn explain(error: io::Error) -> io::Error {
         Some(libc::EPERM) => "forbidden here, by kernel.io_uring_disabled or by a container's seccomp filter",
         Some(libc::EACCES) => "forbidden here, by a security module",
         Some(libc::ENOSYS) => "unknown to this kernel, or hidden by a seccomp filter",
-        Some(libc::EINVAL) => "this kernel lacks what is needed, which is there from Linux 6.1 on (IORING_SETUP_DEFER_TASKRUN)",
+        Some(libc::EINVAL) => {
+            "this kernel lacks what is needed, which is there from Linux 6.1 on (IORING_SETUP_DEFER_TASKRUN)"
+        }
         Some(libc::ENOMEM) => "no memory for a ring; see `ulimit -l`",
         _ => return error,
     };
     io::Error::new(error.kind(), format!("{why}: {error}"))
+}
+
+#[cfg(all(test, not(towpath_loom)))]
+mod tests {
+    use std::collections::HashSet;
+    use std::io::Write;
+
+    use super::super::contract::pair;
+    use super::*;
+
+    fn small() -> Option<(Uring, Waker)> {
+        let made = Uring::with_sizes(4, 8);
+        assert!(made.is_ok() || std::env::var_os("TOWPATH_NO_SKIP").is_none(), "{made:?}");
+        made.ok()
+    }
+
+    fn token(index: u32) -> Token {
+        Token { index, generation: 1 }
+    }
+
+    /// Waits until all of `count` registrations have been reported as ready for `wanted`.
+    fn until_reported(uring: &mut Uring, count: u32, wanted: Ready) {
+        let (mut events, mut reported) = (Vec::new(), HashSet::new());
+        while reported.len() < count as usize {
+            uring.wait(Some(Duration::from_secs(20)), &mut events).expect("a wait");
+            assert!(
+                !events.is_empty() || !uring.queue.is_empty() || !uring.ended.is_empty(),
+                "{} of {count} in 20 seconds",
+                reported.len()
+            );
+            let events = events.drain(..).filter(|event| event.ready.contains(wanted));
+            reported.extend(events.map(|event| event.token.index));
+        }
+    }
+
+    #[test]
+    fn more_is_added_and_reported_than_the_ring_holds() {
+        let Some((mut uring, _waker)) = small() else { return };
+        let (stream, mut peer) = pair();
+        (0..10_000).for_each(|index| uring.add(stream.as_fd(), token(index)));
+        until_reported(&mut uring, 10_000, Ready::WRITABLE);
+        for _ in 0..3 {
+            // One byte, and more completions than there is room for: requests end and are armed anew.
+            peer.write_all(b"!").expect("room");
+            until_reported(&mut uring, 10_000, Ready::READABLE);
+        }
+        (0..10_000).for_each(|index| uring.remove(token(index)));
+        let mut events = Vec::new();
+        peer.write_all(b"!").expect("room");
+        uring.wait(Some(Duration::from_millis(1)), &mut events).expect("a wait");
+        assert!(events.is_empty(), "{events:?}");
+    }
+
+    #[test]
+    fn what_the_kernel_lost_is_reported_again() {
+        let Some((mut uring, waker)) = small() else { return };
+        let (stream, mut peer) = pair();
+        (0..100).for_each(|index| uring.add(stream.as_fd(), token(index)));
+        until_reported(&mut uring, 100, Ready::WRITABLE);
+        for _ in 0..3 {
+            uring.begin_again();
+            until_reported(&mut uring, 100, Ready::WRITABLE);
+            let mut events = Vec::new();
+            while !uring.queue.is_empty() || !uring.ended.is_empty() || !events.is_empty() {
+                events.clear();
+                uring.wait(Some(Duration::from_millis(1)), &mut events).expect("a wait");
+            }
+            peer.write_all(b"!").expect("room");
+            until_reported(&mut uring, 100, Ready::READABLE);
+            waker.wake();
+            uring.wait(None, &mut events).expect("a wait");
+        }
+    }
 }

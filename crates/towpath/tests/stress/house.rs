@@ -36,6 +36,7 @@ impl House {
 pub(crate) fn runtime(poller: PollerKind, workers: usize) -> Arc<Runtime> {
     let built = Runtime::builder().workers(workers).poller(poller).name("stress").build();
     let runtime = Arc::new(built.expect("a runtime"));
+    assert_eq!(runtime.poller(), poller, "this system has no such poller");
     watch::remember(&runtime);
     runtime
 }

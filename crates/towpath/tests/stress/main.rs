@@ -2,7 +2,7 @@
 //! checked and every wait bound to end.
 //!
 //! ```text
-//! cargo test --test stress -- [--seed N] [--seconds S] [--poller os] [--only NAME] [--at-once N] [--patience S]
+//! cargo test --test stress -- [--seed N] [--seconds S] [--poller os|uring] [--only NAME] [--at-once N] [--patience S]
 //! ```
 //!
 //! A run is a sequence of *scenarios*, each a small play of a few *actors* (tasks of several runtimes, plain threads)
@@ -13,7 +13,8 @@
 //!
 //! It fails when an actor panics (a wrong byte, a wrong error), when a scenario has not ended after twenty seconds (a
 //! lost wake-up), when something is left at the end (descriptors, tasks, threads, stacks), and when one kind of event
-//! never happened. Without `--seconds` a run takes ten seconds.
+//! never happened. Without `--seconds` a run takes ten seconds; without `--poller` it runs on the one that
+//! `TOWPATH_POLLER` names.
 
 mod channels;
 mod endings;
@@ -85,11 +86,17 @@ struct Args {
     patience: f64,
 }
 
+fn told(error: std::io::Error) -> String {
+    error.to_string()
+}
+
 /// `None`: nothing to run. Besides its own options it puts up with those that `cargo test` passes to every test.
 fn args() -> Result<Option<Args>, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let seed = Rng::new(now).next() % 1_000_000_000;
-    let mut args = Args { seed, seconds: 10.0, poller: PollerKind::Os, only: None, at_once: 50, patience: 20.0 };
+    let poller = std::env::var("TOWPATH_POLLER").unwrap_or_default();
+    let poller = if poller.is_empty() { PollerKind::default() } else { poller.parse().map_err(told)? };
+    let mut args = Args { seed, seconds: 10.0, poller, only: None, at_once: 50, patience: 20.0 };
     let mut words = std::env::args().skip(1);
     let mut filters = Vec::new();
     while let Some(word) = words.next() {
@@ -100,7 +107,7 @@ fn args() -> Result<Option<Args>, String> {
             "--seconds" => args.seconds = value().and_then(|v| v.parse().map_err(|_| wrong(v)))?,
             "--patience" => args.patience = value().and_then(|v| v.parse().map_err(|_| wrong(v)))?,
             "--at-once" => args.at_once = value().and_then(|v| v.parse().map_err(|_| wrong(v)))?,
-            "--poller" => args.poller = value()?.parse().map_err(|e: std::io::Error| e.to_string())?,
+            "--poller" => args.poller = value()?.parse().map_err(told)?,
             "--only" => args.only = Some(value()?),
             "--list" => {
                 println!("stress: test");

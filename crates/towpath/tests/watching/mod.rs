@@ -22,16 +22,23 @@ pub(crate) fn until_parked<T>(task: &JoinHandle<T>, operation: &str) {
 
 /// How many threads of this process have a name that begins like this.
 pub(crate) fn threads_named(beginning: &str) -> usize {
-    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
-    // A thread may end while we look.
-    let names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
-    names.filter(|name| name.starts_with(beginning)).count()
+    loop {
+        // A thread may end while we look, and then the listing may leave out another one.
+        let threads: Vec<_> = fs::read_dir("/proc/self/task").unwrap().flatten().collect();
+        let names: Vec<_> = threads.iter().map(|thread| fs::read_to_string(thread.path().join("comm"))).collect();
+        if names.iter().all(Result::is_ok) && names.len() == row("Threads").parse().unwrap() {
+            return names.iter().flatten().filter(|name| name.starts_with(beginning)).count();
+        }
+    }
 }
 
 /// A figure of this process in KiB: `VmRSS`, `VmSize`, … (proc(5), `status`).
 pub(crate) fn memory(figure: &str) -> usize {
+    row(figure).strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+fn row(figure: &str) -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let row = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
-    let text = row.unwrap_or_else(|| panic!("proc(5) has no {figure}")).trim();
-    text.strip_suffix(" kB").unwrap().parse().unwrap()
+    row.unwrap_or_else(|| panic!("proc(5) has no {figure}")).trim().to_owned()
 }
