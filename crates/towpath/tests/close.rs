@@ -13,6 +13,7 @@ use common::{
     on_tasks_and_threads, pair, pair_with_std, until,
 };
 use towpath::net::{TcpListener, TcpStream, is_closed};
+use towpath::sync::channel::{self, TryRecvError};
 use towpath::time::{Duration, Instant};
 
 fn assert_closed<T: std::fmt::Debug>(result: io::Result<T>) {
@@ -363,6 +364,69 @@ fn closing_never_waits_for_data_that_nobody_reads() {
             peer.read_to_end(&mut rest).unwrap();
             assert_eq!(rest.len(), sent, "nothing of it is lost");
         }
+    });
+}
+
+#[test]
+fn a_peer_hears_of_the_end_whoever_ends_it() {
+    on_tasks_and_threads(|| {
+        let ends: [fn(TcpStream); 3] = [|stream| stream.close().unwrap(), drop, |stream| drop(stream.into_std())];
+        for (waits, closes) in pairs_of_callers() {
+            for end in ends {
+                for busy in [false, true] {
+                    let (stream, mut peer) = pair();
+                    // Somebody has waited, and with that a poller watches the socket.
+                    stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+                    let waited = move || {
+                        assert_eq!((&stream).read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut);
+                        stream
+                    };
+                    let stream = waits.run(waited).join().unwrap();
+                    // A worker that sleeps, and one that always has something else to do.
+                    let (stop, stopped) = channel::bounded::<()>(0);
+                    let other = towpath::spawn(move || {
+                        while busy && stopped.try_recv() == Err(TryRecvError::Empty) {
+                            towpath::task::yield_now();
+                        }
+                    });
+                    closes.run(move || end(stream)).join().unwrap();
+                    assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+                    drop(stop);
+                    other.join().unwrap();
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn closing_elsewhere_has_no_worker_wait_for_data_that_nobody_reads() {
+    on_each_poller(|| {
+        const LINGER: Duration = Duration::from_secs(15);
+        let home = towpath::Runtime::builder().workers(1).build().unwrap();
+        let (stream, mut peer) = narrow_pair();
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let stream = home.run(move || {
+            assert_eq!((&stream).read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut);
+            stream
+        });
+        let sent = fill(&stream);
+        stream.set_linger(Some(LINGER)).unwrap();
+        let (tell, told) = channel::bounded(1);
+        let busy = home.spawn(move || {
+            tell.send(()).unwrap();
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(20) {} // whoever is in a hurry closes meanwhile
+        });
+        told.recv().unwrap();
+        let start = Instant::now();
+        drop(stream);
+        busy.join().unwrap();
+        home.run(|| ()); // the worker has seen by now that the socket was closed
+        assert!(start.elapsed() < LINGER, "the worker has waited");
+        let mut rest = Vec::new();
+        peer.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest.len(), sent, "nothing of it is lost");
     });
 }
 

@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
@@ -15,7 +16,7 @@ use towpath::net::{TcpListener, TcpStream};
 use towpath::sync::channel;
 use towpath::task;
 use towpath::time::{Duration, Instant, sleep};
-use towpath::{Runtime, spawn};
+use towpath::{PollerKind, Runtime, spawn};
 
 use common::{PATIENCE, alone, child, descriptors, is_alone, must_pass, on_tasks_and_threads, pair, until, watchdog};
 use watching::{threads_named, until_parked};
@@ -162,8 +163,73 @@ fn a_wrong_variable_is_an_error_that_names_it() {
         assert_eq!(*message, format!("towpath's default runtime cannot start: {said}"));
     }
     // What the program says itself wins, and the variable is not looked at.
-    let runtime = Runtime::builder().workers(1).stack_size(64 << 10).poller(towpath::PollerKind::Os).build();
+    let runtime = Runtime::builder().workers(1).stack_size(64 << 10).poller(PollerKind::Os).build();
     assert_eq!(runtime.unwrap().run(|| 1), 1);
+}
+
+/// Has the kernel refuse the calling thread, and those that it starts, to make an io_uring, as many containers do.
+fn forbid_io_uring() {
+    let instruction = |code: u32, value: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k: value };
+    let number = std::mem::offset_of!(libc::seccomp_data, nr) as u32;
+    let unless =
+        libc::sock_filter { jf: 1, ..instruction(libc::BPF_JMP | libc::BPF_JEQ, libc::SYS_io_uring_setup as u32) };
+    let mut filter = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, number),
+        unless,
+        instruction(libc::BPF_RET, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        instruction(libc::BPF_RET, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the call sets a flag of this thread, which seccomp(2) asks for.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    // SAFETY: the kernel copies the program, which is complete.
+    let status = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!(status, 0, "{}", io::Error::last_os_error());
+}
+
+#[test]
+fn a_poller_that_is_forbidden_is_told_of_once_and_done_without() {
+    const NAME: &str = "a_poller_that_is_forbidden_is_told_of_once_and_done_without";
+    const SAID: &str = "the poller is \"os\", for \"uring\" cannot be had: forbidden here, by kernel.io_uring_disabled or by \
+                        a container's seccomp filter: Operation not permitted (os error 1)";
+    static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    struct Logger;
+    impl log::Log for Logger {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            // One that sends its lines through what has just been started.
+            let line = format!("{} {}", record.level(), record.args());
+            spawn(|| LOGGED.lock().unwrap().push(line)).join().unwrap();
+        }
+        fn flush(&self) {}
+    }
+    if !is_alone(NAME) {
+        let mut child = child(NAME, &[]);
+        child.env("TOWPATH_POLLER", "uring").env("TOWPATH_WORKERS", "3");
+        must_pass(child);
+        return;
+    }
+    let _watchdog = watchdog();
+    log::set_logger(&Logger).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    forbid_io_uring();
+    let talk = || {
+        let (mut stream, mut peer) = pair();
+        let read = spawn(move || peer.read(&mut [0; 16]).unwrap());
+        stream.write_all(b"hello").unwrap();
+        assert_eq!(read.join().unwrap(), 5);
+    };
+    talk(); // on the default runtime
+    assert_eq!(*LOGGED.lock().unwrap(), [format!("WARN {SAID}")]);
+    let runtime = Runtime::builder().workers(2).poller(PollerKind::Uring).build().unwrap();
+    assert_eq!(runtime.poller(), PollerKind::Os);
+    runtime.run(talk);
+    assert_eq!(*LOGGED.lock().unwrap(), [(); 2].map(|()| format!("WARN {SAID}")));
+    // Who does not wish for it is told nothing.
+    Runtime::builder().workers(1).poller(PollerKind::Os).build().unwrap().run(talk);
+    assert_eq!(LOGGED.lock().unwrap().len(), 2);
 }
 
 #[test]
