@@ -33,6 +33,9 @@ use super::{Event, Ready, Token};
 const SUBMISSIONS: u32 = 256;
 /// Completions that the kernel can hand over between two waits; past them it ends requests, and we arm them anew.
 const COMPLETIONS: u32 = 4096;
+/// As many reports a wait asks for, if there are, as tasks that a worker runs before it looks at the clock again. Recent
+/// kernels (6.13) make some twenty completions in one system call unless told to wait for more.
+const BATCH: usize = 256;
 /// What a descriptor is polled for. The kernel adds the end of the peer, errors and hang-up.
 const INTEREST: i16 = libc::POLLIN | libc::POLLOUT | libc::POLLPRI | libc::POLLRDHUP;
 /// The kernel adds a timeout to its clock without a look at overflow. A wait may end early.
@@ -117,12 +120,11 @@ impl Uring {
         *slot = Slot::default();
         let requests = CancelBuilder::user_data(pack(token));
         self.cancel(if self.doubled { requests.all() } else { requests });
-        // The kernel does what has become due in portions, in order: the cancelled request may be behind others.
-        while self.submit().is_ok() && self.ring.submission().taskrun() {}
+        _ = self.submit().and_then(|()| self.enter_for_more(usize::MAX)); // else the next wait does it
     }
 
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
-        if let Err(error) = self.submit_and_wait(timeout) {
+        if let Err(error) = self.submit_and_wait(timeout).and_then(|()| self.enter_for_more(BATCH)) {
             match error.raw_os_error() {
                 // EAGAIN: no memory for a request. It stays in the queue.
                 Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
@@ -258,6 +260,21 @@ impl Uring {
         }
     }
 
+    /// Has the kernel make completions of what else has become ready, which it does in order and in portions, until
+    /// there are `enough`. Its flag may say that there is more when there is not: another core sets it a moment after it
+    /// has left something, which may have been taken by then, and it stays set. So this goes on as long as it helps.
+    fn enter_for_more(&mut self, enough: usize) -> io::Result<()> {
+        let mut had = 0;
+        loop {
+            let has = self.ring.completion().len();
+            if has <= had || has >= enough || !self.ring.submission().taskrun() {
+                return Ok(());
+            }
+            had = has;
+            self.enter()?;
+        }
+    }
+
     fn enter(&mut self) -> io::Result<()> {
         let submissions = self.ring.submission().len() as u32;
         // SAFETY: nothing is waited for, and there is no argument.
@@ -270,9 +287,7 @@ impl Drop for Uring {
     fn drop(&mut self) {
         self.queue.clear();
         self.cancel(CancelBuilder::any());
-        while self.submit().is_ok() && self.ring.submission().taskrun() {
-            self.ring.completion().for_each(drop);
-        }
+        while self.submit().is_ok() && self.ring.completion().count() > 0 {}
     }
 }
 
