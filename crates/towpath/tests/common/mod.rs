@@ -27,7 +27,7 @@ use towpath::{PollerKind, Runtime};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The pollers that bodies run on: the one that the environment names, else all.
-fn pollers() -> Vec<PollerKind> {
+pub(crate) fn pollers() -> Vec<PollerKind> {
     match env::var("TOWPATH_POLLER") {
         Ok(name) => vec![name.parse().expect("TOWPATH_POLLER names a poller")],
         Err(_) => vec![PollerKind::Os, PollerKind::Uring],
