@@ -180,6 +180,7 @@ impl Drop for Load {
 /// What a process has used up to now.
 #[derive(Clone, Debug)]
 pub struct Usage {
+    /// Nanoseconds on a CPU, user and kernel, by all threads, also those that have ended.
     pub cpu_ns: u64,
     /// Nanoseconds on a CPU and context switches of each present thread, by its number.
     threads: BTreeMap<String, (u64, u64)>,
