@@ -65,9 +65,9 @@ fn end(house: &House, stopper: &Stopper, stop: &Receiver<i32>) -> Result<Exit, F
     }
     let open = house.begin_drain();
     out.event(&Event::Draining { open, drain });
-    let drained = stopper.drain(drain);
+    let cut = stopper.drain(drain).cut;
     house.wait_until_empty();
-    let (finished, cut) = (drained.finished, drained.cut);
+    let finished = house.drained().saturating_sub(cut);
     out.event(&Event::Drained { finished, cut });
     Ok(Exit::Done)
 }

@@ -531,16 +531,20 @@ fn connections_spread_over_the_workers_though_one_task_accepts_them_all() {
         let addr = listener.local_addr().unwrap();
         let clients =
             on_thread(move || (0..200).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect::<Vec<_>>());
+        let started = Arc::new(AtomicUsize::new(0));
         let accept = || {
             let (mut stream, _) = listener.accept().unwrap();
+            let started = started.clone();
             spawn(move || {
                 let thread = here();
+                started.fetch_add(1, Ordering::Relaxed);
                 assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
                 assert_eq!(here(), thread);
                 thread
             })
         };
         let tasks: Vec<_> = (0..200).map(|_| accept()).collect();
+        until(|| started.load(Ordering::Relaxed) == 200); // one that starts when others have ended may do so elsewhere
         drop(clients.join().unwrap());
         let mut on_each: HashMap<ThreadId, usize> = HashMap::new();
         tasks.into_iter().for_each(|task| *on_each.entry(task.join().unwrap()).or_default() += 1);

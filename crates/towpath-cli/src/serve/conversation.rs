@@ -48,12 +48,11 @@ impl Conversation {
             bytes_out: AtomicU64::new(0),
         });
         let conn = this.number;
+        house.enter(&this); // before it is told of: whoever reads of it counts on it
         house.out.event(&Event::Accepted { conn, peer, syn });
-        house.enter(&this);
         let why = panic::catch_unwind(AssertUnwindSafe(|| this.talk()));
         let why = why.unwrap_or_else(|_| Ending::Failed("its handler panicked".into()));
-        this.tell(&why);
-        house.leave(&this);
+        house.leave(&this, || this.tell(&why));
     }
 
     /// Says that we shall send no more. An error means that the connection is over, which the tasks see themselves.

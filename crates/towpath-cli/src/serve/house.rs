@@ -31,15 +31,28 @@ pub(super) struct House {
 
 struct Guests {
     open: HashMap<u64, Arc<Conversation>>,
+    /// Those that are over and have yet to say so.
+    leaving: usize,
+    /// Those that were open when draining began, or came later.
+    drained: usize,
     /// Taken, and so disconnected, when nobody is left and nobody can come any more.
     not_empty: Option<Sender<()>>,
     draining: bool,
 }
 
+impl Guests {
+    fn tell_if_empty(&mut self) {
+        if self.draining && self.open.is_empty() && self.leaving == 0 {
+            self.not_empty = None;
+        }
+    }
+}
+
 impl House {
     pub(super) fn new(options: args::Serve, out: Output) -> House {
         let (not_empty, empty) = channel::bounded(1);
-        let guests = Guests { open: HashMap::new(), not_empty: Some(not_empty), draining: false };
+        let guests =
+            Guests { open: HashMap::new(), leaving: 0, drained: 0, not_empty: Some(not_empty), draining: false };
         House {
             options,
             out,
@@ -66,16 +79,22 @@ impl House {
         guests.open.insert(guest.number, Arc::clone(guest));
         // Accepted before the stop and started after it.
         if guests.draining {
+            guests.drained += 1;
             self.farewell(guest);
         }
     }
 
-    pub(super) fn leave(&self, guest: &Conversation) {
-        let mut guests = self.guests();
-        guests.open.remove(&guest.number);
-        if guests.draining && guests.open.is_empty() {
-            guests.not_empty = None;
+    /// Takes a conversation that is over from among the open ones, lets it `tell` so, and sees it out.
+    pub(super) fn leave(&self, guest: &Conversation, tell: impl FnOnce()) {
+        {
+            let mut guests = self.guests();
+            guests.open.remove(&guest.number);
+            guests.leaving += 1;
         }
+        tell();
+        let mut guests = self.guests();
+        guests.leaving -= 1;
+        guests.tell_if_empty();
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -89,10 +108,14 @@ impl House {
         for guest in guests.open.values() {
             self.farewell(guest);
         }
-        if guests.open.is_empty() {
-            guests.not_empty = None;
-        }
-        guests.open.len()
+        guests.tell_if_empty();
+        guests.drained = guests.open.len();
+        guests.drained
+    }
+
+    /// How many conversations the drain had to do with.
+    pub(super) fn drained(&self) -> usize {
+        self.guests().drained
     }
 
     /// Waits for conversations that were cut to say so. They do not wait for anything any more.

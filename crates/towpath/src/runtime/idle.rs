@@ -24,7 +24,7 @@ use super::worker::{Message, Remote, Worker};
 use crate::time::Instant;
 
 /// How long a worker is given to start a task itself.
-const SECOND_LOOK: Duration = Duration::from_millis(5);
+const SECOND_LOOK: Duration = Duration::from_millis(50);
 
 /// What a worker tells the others.
 #[derive(Debug, Default)]
