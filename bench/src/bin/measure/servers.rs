@@ -37,6 +37,7 @@ pub(crate) fn all() -> Vec<Named> {
         limit("io_uring loop, poll", "raw_uring --mode poll"),
         peer("towpath", "towpath_echo", ALL),
         named("towpath, 64 KiB stacks", "env TOWPATH_STACK=64K towpath_echo", false, ECHO, true, &["idle"]),
+        peer("towpath, io_uring", "env TOWPATH_POLLER=uring towpath_echo", ALL),
         peer("go", "go_echo", ALL),
         peer("tokio", "tokio_echo", ALL),
         peer("may", "may_echo", UNSHARED),
@@ -58,7 +59,8 @@ fn named(
         _ => word.into(),
     };
     let command = command.split_whitespace().map(find).collect();
-    let valgrind = !["io_uring", "monoio", "go"].iter().any(|without| name.starts_with(without));
+    let valgrind =
+        !["io_uring", "monoio", "go"].iter().any(|without| name.split(", ").any(|part| part.starts_with(without)));
     Named { name: name.into(), command, limit, services, scales, works, valgrind }
 }
 
