@@ -488,11 +488,12 @@ impl Worker {
         }
     }
 
-    /// How long until the next timer, or something else, is due.
+    /// How long until the next timer, or one of `others`, is due. Those may be as late as this turn has taken, and save
+    /// a look at the clock.
     fn until_due(&self, others: impl Iterator<Item = Instant>) -> Option<Duration> {
-        let timer = self.timers.borrow().next().map(Instant::from_nanos);
-        let due = timer.into_iter().chain(others).min()?;
-        Some(due.duration_since(Instant::now()))
+        let other = others.min().map(|due| due.duration_since(self.now.get()));
+        let timer = self.timers.borrow().next().map(|due| Instant::from_nanos(due).duration_since(Instant::now()));
+        timer.into_iter().chain(other).min()
     }
 
     fn has_ended(&self) -> bool {
