@@ -1,5 +1,5 @@
 //! TCP as `std::net` has it, on tasks: [`TcpListener`], [`TcpStream`], and what goes beyond std: [`Dialer`], [`Server`],
-//! deadlines, `close`, owned halves, Go's address forms.
+//! [`ListenOptions`], deadlines, `close`, owned halves, Go's address forms.
 //!
 //! Every call is made from tasks and from plain threads alike, also on the same socket at the same time. Where std and
 //! this module differ:
@@ -20,6 +20,7 @@ mod error;
 mod halves;
 mod home;
 mod host_port;
+mod listen_options;
 mod lookup;
 mod readiness;
 mod server;
@@ -34,6 +35,7 @@ pub use addr::ToSocketAddrs;
 pub use dialer::Dialer;
 pub use error::{Op, OpError, is_closed};
 pub use halves::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
+pub use listen_options::ListenOptions;
 pub use server::{Drained, Server, Stopper};
 pub use tcp_listener::{Incoming, IntoIncoming, TcpListener};
 pub use tcp_stream::TcpStream;

@@ -1,19 +1,21 @@
-//! [`Server`]: an accept loop that backs off, keeps a limit, and can be stopped and drained.
+//! [`Server`]: an accept loop that backs off, keeps a limit, and can be stopped and drained; or one on every worker.
 
 #![forbid(unsafe_code)]
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 use slab::Slab;
 
 use super::socket::WeakHandle;
-use super::{SocketAddr, TcpListener, TcpStream, is_closed};
+use super::{ListenOptions, SocketAddr, TcpListener, TcpStream, is_closed};
 use crate::is_cancelled;
-use crate::runtime;
+use crate::runtime::{self, park};
 use crate::sync::channel::{self, Receiver, Sender};
+use crate::task;
 use crate::time::{Duration, Instant};
 
 /// The first wait after an error of `accept`; each further one waits twice as long.
@@ -52,6 +54,7 @@ pub struct Server {
     on_error: Box<OnError>,
     /// A message for each connection that may still be opened; `None` without a limit.
     places: Option<(Sender<()>, Receiver<()>)>,
+    on_every_worker: bool,
     shared: Arc<Shared>,
     stopper: Stopper,
 }
@@ -59,7 +62,8 @@ pub struct Server {
 /// Stops a [`Server`], from anywhere. Clones are handles on the same server.
 #[derive(Clone, Debug)]
 pub struct Stopper {
-    listener: Arc<TcpListener>,
+    /// Those that are accepted at, until the server is stopped.
+    listeners: Arc<Mutex<Vec<TcpListener>>>,
     shared: Arc<Shared>,
 }
 
@@ -117,8 +121,8 @@ impl Server {
             all_closed,
         });
         let clone = listener.try_clone().expect("a server is made of a listener that is open");
-        let stopper = Stopper { listener: Arc::new(clone), shared: shared.clone() };
-        Server { listener, on_error: Box::new(|_, _| ()), places: None, shared, stopper }
+        let stopper = Stopper { listeners: Arc::new(Mutex::new(vec![clone])), shared: shared.clone() };
+        Server { listener, on_error: Box::new(|_, _| ()), places: None, on_every_worker: false, shared, stopper }
     }
 
     /// At most this many connections are open at once; others wait in the kernel's queue until one of them closes.
@@ -137,6 +141,41 @@ impl Server {
         self
     }
 
+    /// With `true`, each worker of the runtime that the server serves on accepts at a listener of its own, and what it
+    /// accepts is handled there, unless it has markedly more tasks than another worker or another is idle. For servers
+    /// that a single accept loop holds back; for the others it is better left out.
+    ///
+    /// The listener that the server was given must be made with [`ListenOptions::reuse_port`]. One worker accepts at that
+    /// one, the others at new ones at its address, which share nothing else with it. The kernel spreads connections over
+    /// them by a hash, not by who has time: a connection that is queued at a worker which is held up waits for it.
+    ///
+    /// Limit and draining are the whole server's; each worker backs off by itself, so that the function given to
+    /// [`on_error`](Self::on_error) may be called by several at once. If one of the loops ends, all do.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use towpath::net::{ListenOptions, Server, TcpStream};
+    ///
+    /// let listener = ListenOptions::new().reuse_port(true).bind("127.0.0.1:0")?;
+    /// let addr = listener.local_addr()?;
+    /// let server = Server::new(listener).accept_on_every_worker(true);
+    /// let stopper = server.stopper();
+    /// let task = towpath::spawn(move || {
+    ///     server.serve(|mut stream, _peer| _ = stream.write_all(b"hello"))
+    /// });
+    /// let mut text = String::new();
+    /// TcpStream::connect(addr)?.read_to_string(&mut text)?;
+    /// assert_eq!(text, "hello");
+    /// stopper.stop();
+    /// task.join().unwrap()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use = "a server does nothing until `serve`"]
+    pub fn accept_on_every_worker(mut self, on: bool) -> Server {
+        self.on_every_worker = on;
+        self
+    }
+
     /// What stops this server.
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()
@@ -148,18 +187,77 @@ impl Server {
     ///
     /// # Errors
     /// What `accept` gave, if it is not worth trying again: the listener is none, or is past its deadline, or the caller
-    /// may not wait.
+    /// may not wait. [On every worker](Self::accept_on_every_worker), also `InvalidInput` if the listener does not reuse its
+    /// port, what binding the others gave, and an error if the runtime is shutting down.
     pub fn serve(self, handler: impl Fn(TcpStream, SocketAddr) + Send + Sync + 'static) -> io::Result<()> {
         runtime::ensure()?;
         let handler = Arc::new(handler);
+        match self.on_every_worker {
+            false => self.serve_at(&self.listener, &handler),
+            true => self.serve_on_every_worker(&handler),
+        }
+    }
+
+    /// Has a task on each worker serve at a listener of its own, and waits for all of them.
+    fn serve_on_every_worker(
+        self,
+        handler: &Arc<impl Fn(TcpStream, SocketAddr) + Send + Sync + 'static>,
+    ) -> io::Result<()> {
+        park::may_wait()?;
+        let runtime = runtime::current();
+        let listeners = match self.listeners(runtime.remotes().len()) {
+            Err(error) if is_closed(&error) => return Ok(()),
+            listeners => listeners?,
+        };
+        let server = Arc::new(self);
+        let mut loops = Vec::new();
+        let mut result = Ok(());
+        for (remote, listener) in runtime.remotes().iter().zip(listeners) {
+            let (server, handler, all) = (server.clone(), handler.clone(), StopAtEnd(server.stopper()));
+            let serve = move || {
+                let _all = all;
+                server.serve_at(&listener, &handler)
+            };
+            match task::Builder::new().spawn_staying(&runtime, remote, serve) {
+                Some(spawned) => loops.push(spawned),
+                // `serve` is dropped, and stops those that have been spawned.
+                None => result = Err(io::Error::other("a runtime that shuts down serves on none of its workers")),
+            }
+        }
+        loops.into_iter().fold(result, |result, task| result.and(task.join().unwrap_or_else(|error| error.resume())))
+    }
+
+    /// That many listeners at one address, the one that was given among them, which the stopper knows all of.
+    fn listeners(&self, count: usize) -> io::Result<Vec<TcpListener>> {
+        if !self.listener.reuses_port()? {
+            let what = "to accept on every worker, a server's listener is made with ListenOptions::reuse_port";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let addr = self.listener.local_addr()?;
+        let options = ListenOptions::new().reuse_port(true);
+        let others: Vec<_> = (1..count).map(|_| options.bind(addr)).collect::<io::Result<_>>()?;
+        let clones: Vec<_> = others.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+        self.stopper.listeners.lock().expect("no code of the user's runs under this lock").extend(clones);
+        if self.shared.is_stopped() {
+            self.stopper.stop(); // the one that stopped it may not have seen these
+        }
+        let given = self.listener.try_clone()?;
+        Ok([given].into_iter().chain(others).collect())
+    }
+
+    fn serve_at(
+        &self,
+        listener: &TcpListener,
+        handler: &Arc<impl Fn(TcpStream, SocketAddr) + Send + Sync + 'static>,
+    ) -> io::Result<()> {
         let mut backoff = FIRST_BACKOFF;
-        while self.take_place() {
-            let (stream, peer) = match self.listener.accept() {
-                Ok(accepted) => accepted,
+        loop {
+            let (stream, peer) = match self.accept(listener) {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => break,
                 Err(error) if is_closed(&error) => break,
                 Err(error) if is_final(&error) => return Err(error),
                 Err(error) => {
-                    self.give_place();
                     (self.on_error)(&error, backoff);
                     if self.shared.stops_within(backoff) {
                         break;
@@ -177,6 +275,29 @@ impl Server {
             drop(crate::spawn(move || handler(stream, peer)));
         }
         Ok(())
+    }
+
+    /// Accepts a connection and takes a place for it. `None`: the server is to stop.
+    fn accept(&self, listener: &TcpListener) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        let shares_places = self.on_every_worker && self.places.is_some();
+        loop {
+            // A worker to which nobody connects must not keep a place from another: first come, then served.
+            if shares_places {
+                listener.wait_for_one()?;
+            }
+            if !self.take_place() {
+                return Ok(None);
+            }
+            let accepted = if shares_places { listener.accept_queued() } else { listener.accept().map(Some) };
+            match accepted {
+                Ok(Some(accepted)) => return Ok(Some(accepted)),
+                Ok(None) => self.give_place(), // somebody else has accepted it
+                Err(error) => {
+                    self.give_place();
+                    return Err(error);
+                }
+            }
+        }
     }
 
     /// Waits for a place for one more connection. False: the server is to stop.
@@ -206,6 +327,15 @@ impl Server {
     }
 }
 
+/// Stops the server when it goes, with the first of several loops.
+struct StopAtEnd(Stopper);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // No more connections will come: the last open one now holds the last sender.
@@ -228,11 +358,12 @@ impl Shared {
 }
 
 impl Stopper {
-    /// Closes the listener. [`Server::serve`] returns; connections that are open go on.
+    /// Closes the listener, on every worker if the server accepts there. [`Server::serve`] returns; connections that are open go on.
     pub fn stop(&self) {
         self.shared.stop.lock().expect("no code of the user's runs under this lock").take();
         self.shared.alive.lock().expect("no code of the user's runs under this lock").take();
-        _ = self.listener.close(); // a second stop has nothing left to close
+        let listeners = mem::take(&mut *self.listeners.lock().expect("no code of the user's runs under this lock"));
+        listeners.iter().for_each(|listener| _ = listener.close()); // one that was closed before stays so
     }
 
     /// Stops, waits up to `timeout` for the open connections to close, and closes those that have not.

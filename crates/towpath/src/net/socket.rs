@@ -325,14 +325,33 @@ impl Socket {
     }
 
     pub(super) fn accept(self: &Arc<Self>) -> io::Result<(Handle, SocketAddr)> {
-        let (fd, peer) = self.operate(&self.read, Op::Accept, None, |fd| {
+        self.accept_in(self.mode())
+    }
+
+    /// Accepts a connection if one is queued, else fails with WouldBlock.
+    pub(super) fn accept_queued(self: &Arc<Self>) -> io::Result<(Handle, SocketAddr)> {
+        self.accept_in(Mode::Fail)
+    }
+
+    /// Waits until a connection is queued, and leaves it there.
+    pub(super) fn wait_for_one(self: &Arc<Self>) -> io::Result<()> {
+        self.operate(&self.read, Op::Accept, None, |fd| match sys::has_queued(fd)? {
+            true => Ok(Progress::Done(())),
+            false => Err(Errno::AGAIN),
+        })
+    }
+
+    #[inline]
+    fn accept_in(self: &Arc<Self>, mode: Mode) -> io::Result<(Handle, SocketAddr)> {
+        let attempt = || {
             loop {
-                match sys::accept(fd) {
+                match sys::accept(self.fd()) {
                     Err(Errno::CONNABORTED | Errno::INTR) => {}
                     result => return result.map(Progress::Done),
                 }
             }
-        })?;
+        };
+        let (fd, peer) = self.read.operate(self.wait(Op::Accept), mode, None, || self.register(), attempt)?;
         park::spend();
         // What the listener is, and how it lingers, its connections inherit.
         let handle = Handle::with(fd, self.drains, false, self.lingers.load(Ordering::Relaxed));

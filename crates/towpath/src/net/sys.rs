@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
@@ -44,6 +45,12 @@ pub(super) fn connect(fd: BorrowedFd<'_>, addr: &SocketAddr) -> Result<(), Errno
 pub(super) fn accept(fd: BorrowedFd<'_>) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
     let (fd, peer) = rustix::net::acceptfrom_with(fd, BIRTH)?;
     Ok((fd, peer.and_then(internet)))
+}
+
+/// Whether `accept` would find something, be it an error.
+pub(super) fn has_queued(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    Ok(poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&now))? > 0)
 }
 
 pub(super) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize, Errno> {
@@ -105,6 +112,14 @@ pub(super) fn is_tcp(fd: BorrowedFd<'_>) -> bool {
 
 pub(super) fn set_reuse_address(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(sockopt::set_socket_reuseaddr(fd, true)?)
+}
+
+pub(super) fn set_reuse_port(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(sockopt::set_socket_reuseport(fd, true)?)
+}
+
+pub(super) fn reuse_port(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(sockopt::socket_reuseport(fd)?)
 }
 
 /// Whether an IPv6 socket takes IPv4 peers as well.

@@ -6,11 +6,8 @@ use std::io;
 use std::iter::FusedIterator;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use rustix::io::Errno;
-
-use super::addr::listen_addrs;
 use super::socket::Handle;
-use super::{SocketAddr, TcpStream, ToSocketAddrs, is_closed, sys};
+use super::{ListenOptions, SocketAddr, TcpStream, ToSocketAddrs, is_closed, sys};
 use crate::time::Instant;
 
 /// A socket that listens for TCP connections.
@@ -45,25 +42,18 @@ impl TcpListener {
     /// Binds a socket to an address and listens there. Of several addresses, the first that can be had.
     ///
     /// `":8330"` is every address of this machine, IPv4 and IPv6 on one socket, and port 0 is one that the system picks.
-    /// The socket reuses an address in TIME-WAIT (SO_REUSEADDR) and shares it with no other listener. Its backlog is the
-    /// system's (`net.core.somaxconn`).
+    /// The socket reuses an address in TIME-WAIT (SO_REUSEADDR) and shares it with no other listener: for that there is
+    /// [`ListenOptions`]. Its backlog is the system's (`net.core.somaxconn`).
     ///
     /// # Errors
     /// `InvalidInput` for what is no address, or what the last address that was tried gave: `AddrInUse`, `AddrNotAvailable`,
     /// `PermissionDenied`, …; see bind(2).
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
-        let mut last = None;
-        let addrs = listen_addrs(addr)?;
-        for (i, addr) in addrs.iter().enumerate() {
-            match listen(addr) {
-                Ok(listener) => return Ok(listener),
-                // Every address of both families stands in for itself only where there is no IPv6: were it taken there,
-                // listening on IPv4 alone would be half of what was asked for.
-                Err(error) if is_every_address(addrs.get(i..i + 2)) && !is_no_ipv6(&error) => return Err(error),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.expect("there is an address, or looking for them has failed"))
+        ListenOptions::new().bind(addr)
+    }
+
+    pub(super) fn from_handle(socket: Handle) -> TcpListener {
+        TcpListener { socket }
     }
 
     /// Waits for a connection and accepts it.
@@ -77,6 +67,25 @@ impl TcpListener {
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (socket, peer) = self.socket.accept()?;
         Ok((TcpStream::from_handle(socket), peer))
+    }
+
+    /// Waits until a connection is queued, and leaves it there.
+    pub(super) fn wait_for_one(&self) -> io::Result<()> {
+        self.socket.wait_for_one()
+    }
+
+    /// Accepts a connection if one is queued.
+    pub(super) fn accept_queued(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        match self.socket.accept_queued() {
+            Ok((socket, peer)) => Ok(Some((TcpStream::from_handle(socket), peer))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether others may listen at its address.
+    pub(super) fn reuses_port(&self) -> io::Result<bool> {
+        sys::reuse_port(self.socket.open_fd()?)
     }
 
     /// Each connection as it comes: as calling [`accept`](Self::accept) in a loop, and ends once the listener is closed.
@@ -166,28 +175,6 @@ impl TcpListener {
     pub fn into_std(self) -> io::Result<std::net::TcpListener> {
         self.socket.into_fd().map(Into::into)
     }
-}
-
-/// Whether these two are `":port"`: `[::]` and, behind it, `0.0.0.0` with the same port.
-fn is_every_address(pair: Option<&[SocketAddr]>) -> bool {
-    let Some([SocketAddr::V6(v6), SocketAddr::V4(v4)]) = pair else { return false };
-    v6.ip().is_unspecified() && v4.ip().is_unspecified() && v6.port() == v4.port()
-}
-
-fn is_no_ipv6(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
-}
-
-fn listen(addr: &SocketAddr) -> io::Result<TcpListener> {
-    let socket = Handle::new(sys::socket(addr)?);
-    let fd = socket.fd();
-    sys::set_reuse_address(fd)?;
-    if addr.is_ipv6() && addr.ip().is_unspecified() {
-        sys::set_dual_stack(fd)?;
-    }
-    sys::bind(fd, addr)?;
-    sys::listen(fd)?;
-    Ok(TcpListener { socket })
 }
 
 impl Iterator for Incoming<'_> {

@@ -316,6 +316,18 @@ impl Shared {
         self.wake_idle();
     }
 
+    /// Gives a new task to that worker of this runtime, where it stays: it is not among the unstarted that others take.
+    /// False if the runtime is stopping, and the worker may have gone.
+    pub(crate) fn place_on(&self, remote: &Arc<Remote>, task: &Arc<Task>) -> bool {
+        let reserved = remote.reserve(self);
+        if reserved {
+            let task = remote.adopt(task, &mut remote.lock());
+            let sent = remote.send(Message::Run(task));
+            assert!(sent.is_ok(), "a worker stays while a place is reserved");
+        }
+        reserved
+    }
+
     /// The worker with the fewest live tasks; in turn, where several have as few.
     pub(crate) fn emptiest(&self) -> &Arc<Remote> {
         let remotes = self.remotes();

@@ -67,7 +67,7 @@ type LocalJob = Box<dyn FnOnce(&Task)>;
 
 /// What other threads ask of a worker.
 pub(crate) enum Message {
-    /// Run this task, which was unparked.
+    /// Run this task, which was unparked, or is new and to stay here.
     Run(TaskRef),
     /// Start a task: one was placed here.
     Start,
@@ -134,7 +134,7 @@ impl Remote {
     }
 
     /// Gives a task that has not started a slot, in a place that has been reserved. The caller then queues it.
-    fn adopt(self: &Arc<Remote>, task: &Arc<Task>, tasks: &mut Tasks) -> TaskRef {
+    pub(super) fn adopt(self: &Arc<Remote>, task: &Arc<Task>, tasks: &mut Tasks) -> TaskRef {
         let slot = tasks.live.insert(task.clone());
         // SAFETY: it is new, or was taken out of another worker's tasks under their lock: ours to place.
         unsafe { task.place(self.clone(), slot) };

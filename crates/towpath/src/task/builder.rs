@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 
 use super::JoinHandle;
-use crate::runtime::{self, Shared, blocking, task, worker};
+use crate::runtime::worker::{self, Remote};
+use crate::runtime::{self, Shared, blocking, task};
 
 /// Spawns a task: `f` runs on a stack of its own, whenever a worker gets to it.
 ///
@@ -153,6 +154,18 @@ impl Builder {
         let record = Arc::new(self.record().with_job(Box::new(|task| run(f, task))));
         runtime.place(&record);
         JoinHandle::new(record)
+    }
+
+    /// Spawns the task on that worker of the runtime, where it stays. `None` if the runtime is stopping.
+    #[track_caller]
+    pub(crate) fn spawn_staying<T: Send + 'static>(
+        self,
+        runtime: &Shared,
+        remote: &Arc<Remote>,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<JoinHandle<T>> {
+        let record = Arc::new(self.record().with_job(Box::new(|task| run(f, task))));
+        runtime.place_on(remote, &record).then(|| JoinHandle::new(record))
     }
 
     fn check(&self) -> io::Result<()> {
