@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -14,7 +15,7 @@ use common::{
 use rustix::fs::OFlags;
 use rustix::io::FdFlags;
 use rustix::net::sockopt;
-use towpath::net::{TcpListener, TcpStream};
+use towpath::net::{ListenOptions, TcpListener, TcpStream};
 use towpath::sync::channel;
 
 fn listen() -> (TcpListener, std::net::SocketAddr) {
@@ -46,6 +47,51 @@ fn a_second_listener_at_the_port_is_an_error() {
         for typed in [format!(":{port}"), format!("0.0.0.0:{port}")] {
             assert_eq!(TcpListener::bind(&typed).unwrap_err().kind(), ErrorKind::AddrInUse, "{typed}");
         }
+    });
+}
+
+#[test]
+fn listeners_that_all_reuse_a_port_share_it() {
+    on_tasks_and_threads(|| {
+        let (shared, own) = (ListenOptions::new().reuse_port(true), ListenOptions::new());
+        for addr in ["127.0.0.1:0", "[::1]:0", "[::]:0", "0.0.0.0:0", ":0"] {
+            let first = shared.bind(addr).unwrap();
+            assert!(sockopt::socket_reuseport(&first).unwrap() && sockopt::socket_reuseaddr(&first).unwrap());
+            let at = first.local_addr().unwrap();
+            let second = shared.bind(at).unwrap();
+            assert_eq!(second.local_addr().unwrap(), at);
+            // All or none.
+            assert_eq!(own.bind(at).unwrap_err().kind(), ErrorKind::AddrInUse, "{addr}");
+            drop((first, second));
+            let _alone = listen_again(at);
+            assert_eq!(shared.bind(at).unwrap_err().kind(), ErrorKind::AddrInUse, "{addr}");
+        }
+    });
+}
+
+#[test]
+fn connections_are_spread_over_those_that_share_a_port() {
+    on_tasks_and_threads(|| {
+        let shared = ListenOptions::new().reuse_port(true);
+        let first = shared.bind("127.0.0.1:0").unwrap();
+        let addr = first.local_addr().unwrap();
+        let second = shared.bind(addr).unwrap();
+        let _clients: Vec<_> = (0..100).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        until(|| has_event(&first) && has_event(&second));
+        let queued = |listener: &TcpListener| {
+            let mut accepted = Vec::new();
+            while has_event(listener) {
+                accepted.push(listener.accept().unwrap());
+            }
+            accepted.len()
+        };
+        let (at_first, at_second) = (Cell::new(0), Cell::new(0));
+        until(|| {
+            at_first.set(at_first.get() + queued(&first));
+            at_second.set(at_second.get() + queued(&second));
+            at_first.get() + at_second.get() == 100
+        });
+        assert!(at_first.get() > 0 && at_second.get() > 0);
     });
 }
 

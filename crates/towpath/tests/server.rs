@@ -6,12 +6,16 @@ mod common;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 
 use common::{
-    CALLERS, Caller, PATIENCE, alone, has_event, limit_descriptors, on_each_poller, on_tasks_and_threads, until,
+    CALLERS, Caller, PATIENCE, alone, has_event, limit_descriptors, on_each_poller, on_tasks_and_threads, pollers,
+    skip, until, until_waiting, watchdog,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use towpath::net::{Drained, Server, SocketAddr, Stopper, TcpListener, TcpStream};
+use towpath::Runtime;
+use towpath::net::{Drained, ListenOptions, Server, Shutdown, SocketAddr, Stopper, TcpListener, TcpStream};
 use towpath::sync::channel::{self, Receiver, Sender};
 use towpath::task::JoinHandle;
 use towpath::time::{Duration, Instant};
@@ -28,7 +32,14 @@ impl Running {
         set: impl FnOnce(Server) -> Server,
         handler: impl Fn(TcpStream, SocketAddr) + Send + Sync + 'static,
     ) -> Running {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Running::at(TcpListener::bind("127.0.0.1:0").unwrap(), set, handler)
+    }
+
+    fn at(
+        listener: TcpListener,
+        set: impl FnOnce(Server) -> Server,
+        handler: impl Fn(TcpStream, SocketAddr) + Send + Sync + 'static,
+    ) -> Running {
         let addr = listener.local_addr().unwrap();
         let server = set(Server::new(listener));
         let stopper = server.stopper();
@@ -440,4 +451,161 @@ fn a_stopper_outlives_a_server_that_was_never_started() {
         assert_eq!(stopper.connections(), 0);
         assert_eq!(stopper.drain(PATIENCE * 10), Drained { finished: 0, cut: 0 });
     });
+}
+
+/// A listener whose port others may share.
+fn shared() -> TcpListener {
+    ListenOptions::new().reuse_port(true).bind("127.0.0.1:0").unwrap()
+}
+
+/// How many connections wait at each of the sockets that listen at the port (proc(5), `net/tcp`: state LISTEN, whose
+/// receive queue is the accept queue).
+fn queues(port: u16) -> Vec<usize> {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let here = format!(":{port:04X}");
+    let queue = |line: &str| {
+        let columns: Vec<_> = line.split_ascii_whitespace().collect();
+        let (_, received) = columns[4].split_once(':')?;
+        (columns[1].ends_with(&here) && columns[3] == "0A").then(|| usize::from_str_radix(received, 16).unwrap())
+    };
+    table.lines().filter_map(queue).collect()
+}
+
+#[test]
+fn each_worker_accepts_what_is_queued_for_it_and_no_other_does() {
+    let _watchdog = watchdog();
+    for poller in pollers() {
+        let runtime = Runtime::builder().workers(2).poller(poller).build().unwrap();
+        if runtime.poller() != poller {
+            skip(&format!("this system has no poller \"{poller}\""));
+            continue;
+        }
+        // One of the workers is held up, from before its loop can start.
+        let (held, is_held) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        drop(runtime.spawn(move || {
+            held.send(()).unwrap();
+            _ = released.recv();
+        }));
+        is_held.recv().unwrap();
+        let listener = shared();
+        let addr = listener.local_addr().unwrap();
+        let server = Server::new(listener).accept_on_every_worker(true);
+        let stopper = server.stopper();
+        let serving = runtime.spawn(move || server.serve(echo));
+        until(|| queues(addr.port()).len() == 2);
+
+        let mut clients: Vec<_> = (0..200).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        until(|| stopper.connections() > 0);
+        // The worker that is free takes what it may of the other's tasks. This one comes last, and with it would the loop.
+        runtime.spawn(|| ()).join().unwrap();
+        until(|| stopper.connections() + queues(addr.port()).iter().sum::<usize>() == 200);
+        let open = stopper.connections();
+        assert!((1..200).contains(&open), "{open} of 200 came to the worker that is free");
+        assert!(queues(addr.port()).contains(&(200 - open)), "the others wait at one socket");
+
+        drop(release);
+        clients.iter_mut().for_each(is_echoed);
+        assert_eq!(stopper.connections(), 200);
+        drop(clients);
+        assert_eq!(stopper.drain(PATIENCE).cut, 0);
+        serving.join().unwrap().unwrap();
+        runtime.shutdown(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn the_limit_is_that_of_all_workers_together() {
+    on_tasks_and_threads(|| {
+        let (open, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+        let seen = most.clone();
+        let handler = move |stream: TcpStream, peer| {
+            seen.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let still_open = stream.try_clone().unwrap();
+            echo(stream, peer);
+            open.fetch_sub(1, Ordering::SeqCst);
+            drop(still_open);
+        };
+        let server = Running::at(shared(), |server| server.accept_on_every_worker(true).max_connections(1), handler);
+        // While nobody is connected no worker keeps the one place, so that each comes to it in turn.
+        (0..20).for_each(|_| is_echoed(&mut server.connect()));
+        let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.write_all(b"hello").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+        }
+        for client in &mut clients {
+            let mut text = String::new();
+            client.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "hello");
+        }
+        assert_eq!(most.load(Ordering::SeqCst), 1);
+        server.end();
+    });
+}
+
+#[test]
+fn draining_is_that_of_all_workers_together() {
+    on_tasks_and_threads(|| {
+        let server = Running::at(shared(), |server| server.accept_on_every_worker(true), echo);
+        let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(is_echoed);
+        let queued_nowhere = || queues(server.addr.port()).iter().all(|queued| *queued == 0);
+        until(queued_nowhere);
+        assert_eq!(server.stopper.drain(Duration::ZERO), Drained { finished: 0, cut: 20 });
+        server.task.join().unwrap().unwrap();
+        clients.iter_mut().for_each(|client| assert_eq!(client.read(&mut [0; 8]).unwrap(), 0));
+        // A process that another test starts may hold a listener until it calls exec.
+        until(|| queues(server.addr.port()).is_empty());
+    });
+}
+
+#[test]
+fn every_workers_loop_ends_with_the_first_that_does() {
+    on_tasks_and_threads(|| {
+        let listener = shared();
+        let clone = listener.try_clone().unwrap();
+        let server = Running::at(listener, |server| server.accept_on_every_worker(true), echo);
+        until_waiting("accept", &clone);
+        clone.close().unwrap();
+        server.task.join().unwrap().unwrap();
+        until(|| queues(server.addr.port()).is_empty());
+
+        let listener = shared();
+        listener.set_deadline(Some(Instant::now())).unwrap();
+        let error = Server::new(listener).accept_on_every_worker(true).serve(echo).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    });
+}
+
+#[test]
+fn to_accept_on_every_worker_takes_a_listener_that_reuses_its_port() {
+    on_tasks_and_threads(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = Server::new(listener).accept_on_every_worker(true).serve(echo).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let text = "to accept on every worker, a server's listener is made with ListenOptions::reuse_port";
+        assert_eq!(error.to_string(), text);
+
+        let server = Server::new(shared()).accept_on_every_worker(true);
+        server.stopper().stop();
+        server.serve(|_, _| panic!("nobody connects")).unwrap();
+    });
+}
+
+#[test]
+fn a_runtime_that_shuts_down_serves_on_none_of_its_workers() {
+    let _watchdog = watchdog();
+    for poller in pollers() {
+        let runtime = Runtime::builder().workers(2).poller(poller).build().unwrap();
+        let (stop, stopped) = channel::bounded::<()>(0);
+        let serving = runtime.spawn(move || {
+            _ = stopped.recv();
+            Server::new(shared()).accept_on_every_worker(true).serve(echo)
+        });
+        runtime.shutdown(Duration::ZERO).unwrap_err();
+        drop(stop);
+        let error = serving.join().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "a runtime that shuts down serves on none of its workers");
+    }
 }
