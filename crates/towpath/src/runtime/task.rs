@@ -12,6 +12,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
+use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::panic::{Location, RefUnwindSafe};
 use std::ptr::{self, NonNull};
@@ -34,7 +35,7 @@ pub(crate) struct Task {
     pub(crate) name: Option<Box<str>>,
     pub(crate) spawned_at: &'static Location<'static>,
     /// The size of its stack in bytes, where it is not the runtime's own.
-    pub(crate) stack_size: Option<usize>,
+    pub(crate) stack_size: Option<NonZeroUsize>,
     pub(crate) completion: Completion,
     waiting: Waiting,
     /// The worker that it was placed on and its slot there. Written by whoever places it, before it is queued there.
@@ -51,8 +52,8 @@ pub(super) struct Resident {
     /// Of its present park: the waiter, and the deadline by [`Instant::as_nanos`], 0 for none.
     pub(super) waiter: Cell<*const Waiter>,
     pub(super) deadline: Cell<u64>,
-    /// When the park began in which its stack was last trimmed.
-    pub(super) trimmed: Cell<Option<Instant>>,
+    /// When the park began in which its stack was last trimmed, by [`Instant::as_nanos`]; 0 before that.
+    pub(super) trimmed: Cell<u64>,
 }
 
 // SAFETY: `home` and `resident` are touched by one thread at a time, as they say, and passed on through the lock of an
@@ -77,7 +78,7 @@ pub(crate) struct Waiting {
 impl RefUnwindSafe for Task {}
 
 impl Task {
-    pub(crate) fn new(name: Option<String>, stack_size: Option<usize>, at: &'static Location<'static>) -> Task {
+    pub(crate) fn new(name: Option<String>, stack_size: Option<NonZeroUsize>, at: &'static Location<'static>) -> Task {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Task {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -92,7 +93,7 @@ impl Task {
                 fiber: UnsafeCell::new(None),
                 waiter: Cell::new(ptr::null()),
                 deadline: Cell::new(0),
-                trimmed: Cell::new(None),
+                trimmed: Cell::new(0),
             },
         }
     }

@@ -87,14 +87,14 @@ impl Worker {
             let Some((_, since)) = task.waiting() else { continue };
             // SAFETY: the task is on this worker, whose thread this is, or has not started and does not wait.
             let resident = unsafe { task.resident() };
-            if resident.trimmed.get() == Some(since) {
+            if resident.trimmed.get() == since.as_nanos() {
                 continue;
             }
             if since + PARKED_FOR > now {
                 trimming.met_others = true;
                 continue;
             }
-            resident.trimmed.set(Some(since));
+            resident.trimmed.set(since.as_nanos());
             // SAFETY: no task runs now, and nothing else reaches a fiber.
             if let Some((fiber, _)) = unsafe { &*resident.fiber.get() } {
                 fiber.trim();

@@ -367,7 +367,7 @@ impl Worker {
     fn stack_for(&self, task: &Task) -> io::Result<Stack> {
         let mut stacks = self.stacks.borrow_mut();
         match task.stack_size {
-            Some(size) => stacks.take_sized(size),
+            Some(size) => stacks.take_sized(size.get()),
             None => stacks.take(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 
@@ -175,7 +176,7 @@ impl Builder {
 
     #[track_caller]
     fn record(self) -> task::Task {
-        task::Task::new(self.name, self.stack_size, Location::caller())
+        task::Task::new(self.name, self.stack_size.and_then(NonZeroUsize::new), Location::caller())
     }
 }
 
