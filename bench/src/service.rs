@@ -37,6 +37,9 @@ pub struct Args {
     /// Threads that serve, where their number is a setting
     #[arg(long, default_value_t = 1)]
     pub workers: usize,
+    /// Give up a read that waits for so many seconds, where the server can (towpath_echo)
+    #[arg(long)]
+    pub read_timeout: Option<u64>,
     /// Run on this CPU only
     #[arg(long)]
     pub cpu: Option<usize>,

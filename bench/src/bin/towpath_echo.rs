@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 use towpath::Runtime;
 use towpath::net::{TcpListener, TcpStream};
 use towpath::sync::channel;
+use towpath::time::Duration;
 use towpath_bench::blocking::{echo, sink, source};
 use towpath_bench::service::{Args, BACKLOG, BUFFER, LARGE_BUFFER, Service, announce};
 
@@ -30,6 +31,7 @@ fn listen(args: Args) -> io::Result<()> {
 
 fn serve(mut conn: TcpStream, args: &Args) -> io::Result<()> {
     conn.set_nodelay(true)?;
+    conn.set_read_timeout(args.read_timeout.map(Duration::from_secs))?;
     match args.service {
         Service::Echo => echo(&mut conn, &mut [0; BUFFER]),
         Service::Echo16k => echo(&mut conn, &mut vec![0; LARGE_BUFFER]),

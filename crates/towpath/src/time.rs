@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 
 pub use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::runtime::park::{Cancelled, Op};
 use crate::runtime::wait_queue::Waiter;
 
@@ -26,13 +28,17 @@ pub struct Instant {
     nanos: u64,
 }
 
-/// Where the count stands at the first use of the clock: far from both ends, so that instants before it exist as well.
+/// Where the count stands when the clock starts: far from both ends, so that instants before it exist as well.
 const ORIGIN: u64 = 1 << 62;
+const NANOS_PER_SEC: u64 = 1_000_000_000;
 
 impl Instant {
     /// The present moment.
+    #[inline]
     pub fn now() -> Self {
-        std::time::Instant::now().into()
+        let now = clock_gettime(ClockId::Monotonic);
+        // Neither is negative: the clock starts with the system, and its nanoseconds are less than a second.
+        Instant { nanos: ORIGIN + now.tv_sec as u64 * NANOS_PER_SEC + now.tv_nsec as u64 }
     }
 
     /// How long after `earlier` this is; zero if it is not after it.
@@ -84,13 +90,14 @@ impl Instant {
 
 impl From<std::time::Instant> for Instant {
     fn from(instant: std::time::Instant) -> Self {
-        static START: OnceLock<std::time::Instant> = OnceLock::new();
-        let start = *START.get_or_init(std::time::Instant::now);
+        // The same moment by both clocks, ours read last: what is converted may be late by as much, and is never early.
+        static BOTH: OnceLock<(std::time::Instant, Instant)> = OnceLock::new();
+        let (theirs, ours) = *BOTH.get_or_init(|| (std::time::Instant::now(), Instant::now()));
         let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
         Instant {
-            nanos: match instant.checked_duration_since(start) {
-                Some(after) => ORIGIN.saturating_add(nanos(after)),
-                None => ORIGIN.saturating_sub(nanos(start.duration_since(instant))),
+            nanos: match instant.checked_duration_since(theirs) {
+                Some(after) => ours.nanos.saturating_add(nanos(after)),
+                None => ours.nanos.saturating_sub(nanos(theirs.duration_since(instant))),
             },
         }
     }

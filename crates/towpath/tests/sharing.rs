@@ -201,8 +201,8 @@ fn a_socket_follows_its_only_reader_from_worker_to_worker() {
         for round in 0..20 {
             let reads = move |mut stream: TcpStream| {
                 for _ in 0..8 {
-                    let mut buf = [0; 8];
-                    assert_eq!(stream.read(&mut buf).unwrap(), 5);
+                    // What was written may arrive later than that, and then two at a time.
+                    stream.read_exact(&mut [0; 5]).unwrap();
                 }
                 stream
             };
@@ -230,7 +230,7 @@ fn a_registration_moves_to_the_worker_of_its_only_waiter() {
             let clone = stream.try_clone().unwrap();
             let reader = runtime.spawn(move || {
                 for _ in 0..10 {
-                    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 5);
+                    stream.read_exact(&mut [0; 5]).unwrap();
                 }
                 stream
             });

@@ -37,6 +37,7 @@ pub(crate) fn all() -> Vec<Named> {
         limit("io_uring loop, poll", "raw_uring --mode poll"),
         peer("towpath", "towpath_echo", ALL),
         named("towpath, 64 KiB stacks", "env TOWPATH_STACK=64K towpath_echo", false, ECHO, true, &["idle"]),
+        named("towpath, reads with a timeout", "towpath_echo --read-timeout 60", false, ECHO, true, &["echo"]),
         peer("towpath, io_uring", "env TOWPATH_POLLER=uring towpath_echo", ALL),
         peer("go", "go_echo", ALL),
         peer("tokio", "tokio_echo", ALL),
