@@ -3,8 +3,7 @@
 //! Nothing here waits for a time to pass. Everything waits for a line or an exit, and gives up after [`PATIENCE`] with
 //! what it waited for and all that was printed so far.
 
-// Each test file is a crate of its own and uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file is compiled with the whole of it, and uses its part")]
 
 use std::ffi::OsStr;
 use std::fmt::Debug;
@@ -33,7 +32,7 @@ pub(crate) struct Running {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     /// What `wait_for` has not looked at yet: both streams, line by line.
-    unread: Vec<String>,
+    unread: Vec<(Stream, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,13 +113,18 @@ impl Running {
         after.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// The next line with `text` in it, from either stream. Lines before it are passed over for good.
+    /// The next line with `text` in it, from either stream. Lines before it on that stream are passed over for good; of
+    /// two streams nobody knows which line came first.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(at) = self.unread.iter().position(|line| line.contains(text)) {
-                return self.unread.drain(..=at).next_back().unwrap();
+            if let Some(at) = self.unread.iter().position(|(_, line)| line.contains(text)) {
+                let (stream, line) = self.unread.remove(at);
+                let mut later = self.unread.split_off(at);
+                self.unread.retain(|(other, _)| *other != stream);
+                self.unread.append(&mut later);
+                return line;
             }
             if !self.receive(deadline) {
                 self.give_up(format_args!("a line with {text:?}"));
@@ -182,7 +186,7 @@ impl Running {
         let left = deadline.saturating_duration_since(Instant::now());
         match self.pieces.recv_timeout(left) {
             Ok((stream, line)) => {
-                self.unread.push(String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned());
+                self.unread.push((stream, String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned()));
                 match stream {
                     Stream::Stdout => self.stdout.extend(line),
                     Stream::Stderr => self.stderr.extend(line),

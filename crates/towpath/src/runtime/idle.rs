@@ -13,7 +13,6 @@
 //! idle first. Only if the other has not moved on by a second look, because a task computes or blocks, are they taken all
 //! the same.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -165,6 +164,3 @@ impl Shared {
         was_idle
     }
 }
-
-/// What a worker keeps of its last look.
-pub(super) type LastSeen = Cell<Option<Seen>>;

@@ -30,7 +30,7 @@ pub(super) struct Trimming {
     next_slot: usize,
     /// It has met tasks that have not been parked for long enough.
     met_others: bool,
-    /// The steps that the worker had taken when a sweep last left nothing to come back to.
+    /// The steps that the worker had taken when the last sweep began.
     swept: u32,
 }
 
@@ -73,19 +73,14 @@ impl Worker {
 
     /// Looks at the next tasks, and ends the sweep with the last.
     fn sweep(&self, trimming: &mut Trimming, now: Instant) {
-        let steps = self.remote.idle.steps();
-        let end = {
-            let slots = self.remote.lock().live.capacity();
-            slots.min(trimming.next_slot + BATCH)
-        };
+        if trimming.next_slot == 0 {
+            trimming.swept = self.remote.idle.steps(); // what parks from here on, the next sweep is for
+        }
+        let slots = self.remote.lock().live.capacity();
+        let end = slots.min(trimming.next_slot + BATCH);
         for slot in trimming.next_slot..end {
-            let task = match self.remote.lock().live.get(slot) {
-                // SAFETY: tasks in slots have been placed. It is used here, where no task of this worker runs or ends.
-                Some(task) => unsafe { TaskRef::new(task) },
-                None => continue,
-            };
-            let Some((_, since)) = task.waiting() else { continue };
-            // SAFETY: the task is on this worker, whose thread this is, or has not started and does not wait.
+            let Some((task, since)) = self.parked_in(slot) else { continue };
+            // SAFETY: the task is on this worker, whose thread this is.
             let resident = unsafe { task.resident() };
             if resident.trimmed.get() == since.as_nanos() {
                 continue;
@@ -101,11 +96,19 @@ impl Worker {
             }
         }
         trimming.next_slot = end;
-        if end < self.remote.lock().live.capacity() {
-            return;
+        if end == slots {
+            trimming.next_slot = 0;
+            trimming.sweep_at = std::mem::take(&mut trimming.met_others).then(|| now + SWEEP_EVERY);
         }
-        trimming.next_slot = 0;
-        trimming.sweep_at = std::mem::take(&mut trimming.met_others).then(|| now + SWEEP_EVERY);
-        trimming.swept = steps;
+    }
+
+    /// The task in a slot, if it is parked, and since when.
+    fn parked_in(&self, slot: usize) -> Option<(TaskRef, Instant)> {
+        let tasks = self.remote.lock();
+        let task = tasks.live.get(slot)?;
+        // Asked under the lock: another worker may take one that has not started, and have it park, as soon as we let go.
+        let (_, since) = task.waiting()?;
+        // SAFETY: it has been placed, and started here, so that it stays; nothing ends it while this thread sweeps.
+        Some((unsafe { TaskRef::new(task) }, since))
     }
 }

@@ -191,7 +191,7 @@ pub(crate) struct Worker {
     sources: RefCell<Sources>,
     pub(super) stacks: RefCell<Pool>,
     /// What its last look at the others left there.
-    pub(super) seen: idle::LastSeen,
+    pub(super) seen: Cell<Option<idle::Seen>>,
     /// Calls that the running task may still make without waiting.
     budget: Cell<u32>,
     /// The time when this turn's reports came in.

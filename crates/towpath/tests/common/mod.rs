@@ -4,8 +4,7 @@
 //! Nothing here waits for a time to pass: [`until`] waits for a condition that no event tells of, and whatever waits
 //! for ever ends with the watchdog. The peers are std's where the kernel's own answer is wanted.
 
-// Each test file is a crate of its own and uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file is compiled with the whole of it, and uses its part")]
 
 use std::env;
 use std::fs;

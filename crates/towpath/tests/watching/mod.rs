@@ -1,8 +1,7 @@
 //! What the tests of tasks and channels look at from outside: what a task waits in, and the process's threads and memory
 //! as proc(5) has them. Relies on `common` for waiting.
 
-// Each test file is a crate of its own and uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file is compiled with the whole of it, and uses its part")]
 
 use std::fs;
 
