@@ -14,11 +14,14 @@ use super::text;
 use crate::args::Mode;
 use crate::exit::Exit;
 use crate::kernel::{Path, SynOptions};
+use crate::tasks::endpoint::Task;
 
 /// Something that happened.
 #[derive(Debug, Serialize)]
 #[serde(tag = "ev", rename_all = "kebab-case")]
 pub(crate) enum Event<'a> {
+    /// `serve` will not be found by `tasks`, and serves all the same.
+    NoInspect { error: &'a str },
     /// `serve` waits for connections.
     Listening { addr: SocketAddr, mode: Mode },
     /// `serve`: connection `conn` was accepted.
@@ -98,6 +101,23 @@ pub(crate) enum Event<'a> {
     /// `dial --repeat`: how it went.
     Repeated { dials: u32, failed: u32 },
 
+    /// `tasks`: the program that was asked. Only in JSON: a person gets a table.
+    Program {
+        pid: u32,
+        program: &'a str,
+        workers: usize,
+        /// Workers that a task holds up, so that they told nothing of theirs.
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        silent: &'a [String],
+        tasks: usize,
+    },
+    /// `tasks`: a task of the program `pid`. Only in JSON.
+    Task {
+        pid: u32,
+        #[serde(flatten)]
+        task: &'a Task,
+    },
+
     /// The command fails, or one dial of several does.
     Error {
         error: &'a str,
@@ -118,6 +138,8 @@ impl Event<'_> {
                 | Event::Read { .. }
                 | Event::Closed { .. }
                 | Event::Data { .. }
+                | Event::Program { .. }
+                | Event::Task { .. }
         )
     }
 }

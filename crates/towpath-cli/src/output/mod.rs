@@ -59,6 +59,11 @@ impl Output {
         self.print(render(self.form, event));
     }
 
+    /// Shows text for people, which is data.
+    pub(crate) fn text(&self, text: String) {
+        self.print(Piece::Stdout(text.into()));
+    }
+
     /// Shows bytes that `dial` received: as they are, or as a dump that begins at `hex`.
     pub(crate) fn received(&self, chunk: &[u8], hex: Option<u64>, characters: &mut Characters) {
         match (self.form, hex) {
@@ -113,7 +118,12 @@ pub(crate) fn stdout_lost(why: Option<io::Error>) -> Result<Exit, Failure> {
 
 /// Tells of `failure` while there is no printer, at once.
 pub(crate) fn print_failure(form: Form, failure: &Failure) {
-    printer::print(render(form, &failure_event(failure)));
+    print_now(form, &failure_event(failure));
+}
+
+/// Tells of `event` while there is no printer, at once.
+pub(crate) fn print_now(form: Form, event: &Event<'_>) {
+    printer::print(render(form, event));
 }
 
 /// The event that `failure` is.
