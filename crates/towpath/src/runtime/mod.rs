@@ -1,20 +1,24 @@
 //! The runtime: workers, what they run, and how anything waits.
 //!
 //! Public are [`Runtime`] and its [`Builder`]; the rest is the library's own. From the bottom up: `stack` and `fiber` (what
-//! a task runs on), `task` (its record), `park` and `wait_queue` (how it waits), `timer`, `inbox`, `sources` (what a worker
+//! a task runs on), `task`, `record`, `completion` and `table` (what it is, what it leaves, where
+//! it is found), `park` and `wait_queue` (how it waits), `timer`, `inbox`, `sources` (what a worker
 //! keeps), `worker` (the loop), `idle` (how workers share what has not
 //! started), `trim` (how memory comes back), `blocking` (threads for what cannot park), `overflow` (the signal handler).
 
 pub(crate) mod blocking;
 mod builder;
+pub(crate) mod completion;
 mod fiber;
 mod idle;
 mod inbox;
 mod overflow;
 pub(crate) mod park;
+pub(crate) mod record;
 mod signals;
 mod sources;
 mod stack;
+mod table;
 pub(crate) mod task;
 mod timer;
 mod trim;
@@ -35,7 +39,7 @@ use crate::shim;
 use crate::task::JoinHandle;
 use crate::time::Instant;
 use park::Op;
-use task::Task;
+use record::Record;
 use wait_queue::{Node, WaitQueue, Waiter};
 use worker::{Message, Remote, Worker};
 
@@ -295,7 +299,7 @@ impl Shared {
     }
 
     /// Gives a new task to the worker that has the fewest; the spawning worker keeps it unless it has markedly more.
-    pub(crate) fn place(self: &Arc<Shared>, task: &Arc<Task>) {
+    pub(crate) fn place(self: &Arc<Shared>, task: Record) {
         let own = worker::current().filter(|worker| Arc::ptr_eq(&worker.runtime, self));
         if let Some(own) = own.filter(|_| self.remotes().len() == 1) {
             return own.keep(task);
@@ -310,7 +314,7 @@ impl Shared {
             let reserved = remote.reserve(self);
             assert!(reserved, "who spawns from outside holds the runtime");
         }
-        remote.take_in(std::iter::once(task));
+        remote.take_in([task]);
         let sent = remote.send(Message::Start);
         assert!(sent.is_ok(), "a worker stays while a place is reserved");
         self.wake_idle();
@@ -318,10 +322,10 @@ impl Shared {
 
     /// Gives a new task to that worker of this runtime, where it stays: it is not among the unstarted that others take.
     /// False if the runtime is stopping, and the worker may have gone.
-    pub(crate) fn place_on(&self, remote: &Arc<Remote>, task: &Arc<Task>) -> bool {
+    pub(crate) fn place_on(&self, remote: &Arc<Remote>, task: Record) -> bool {
         let reserved = remote.reserve(self);
         if reserved {
-            let task = remote.adopt(task, &mut remote.lock());
+            let task = Remote::adopt(task, &mut remote.lock());
             let sent = remote.send(Message::Run(task));
             assert!(sent.is_ok(), "a worker stays while a place is reserved");
         }

@@ -76,12 +76,12 @@ impl Worker {
         if trimming.next_slot == 0 {
             trimming.swept = self.remote.idle.steps(); // what parks from here on, the next sweep is for
         }
-        let slots = self.remote.lock().live.capacity();
+        let slots = self.remote.lock().live.slots();
         let end = slots.min(trimming.next_slot + BATCH);
         for slot in trimming.next_slot..end {
             let Some((task, since)) = self.parked_in(slot) else { continue };
             // SAFETY: the task is on this worker, whose thread this is.
-            let resident = unsafe { task.resident() };
+            let resident = unsafe { task.settled() };
             if resident.trimmed.get() == since.as_nanos() {
                 continue;
             }

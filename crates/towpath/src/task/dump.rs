@@ -44,9 +44,9 @@ impl runtime::Shared {
         let now = Instant::now();
         let mut tasks = Vec::new();
         for remote in self.remotes() {
-            tasks.extend(remote.lock().live.iter().map(|(_, record)| TaskInfo {
-                task: Task::new(record.clone()),
-                waiting: record.waiting().map(|(wait, since)| Waiting {
+            tasks.extend(remote.lock().live.iter().map(|task| TaskInfo {
+                task: Task::new(task.record()),
+                waiting: task.waiting().map(|(wait, since)| Waiting {
                     operation: wait.op.name(),
                     fd: wait.fd,
                     since: now.duration_since(since),
@@ -93,7 +93,7 @@ impl TaskInfo {
 
     /// Where the task was spawned.
     pub fn spawned_at(&self) -> &'static Location<'static> {
-        self.task.record.spawned_at
+        self.task.record.spawned_at()
     }
 }
 
