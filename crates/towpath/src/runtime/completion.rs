@@ -82,10 +82,12 @@ impl Completion {
         let mut locked = self.lock();
         self.set(phase);
         let wanted = !*locked.detached;
-        while let Some(unparker) = locked.joining().claim(|()| ()) {
-            drop(locked);
+        // One at most: the handle is not shared, and `enlist` is called through it.
+        let joiner = locked.joining().claim(|()| ());
+        debug_assert!(locked.joining().is_empty(), "a handle waits once at a time");
+        drop(locked);
+        if let Some(unparker) = joiner {
             unparker.unpark();
-            locked = self.lock();
         }
         wanted
     }
@@ -96,6 +98,9 @@ impl Completion {
 
     /// Says that nobody will ask for the outcome any more. True if it is there: it is the caller's to drop.
     pub(super) fn detach(&self) -> bool {
+        if self.phase() == Phase::Empty {
+            return false; // it has taken the outcome itself
+        }
         let mut detached = lock(&self.detached);
         *detached = true;
         matches!(self.phase(), Phase::Returned | Phase::Panicked)

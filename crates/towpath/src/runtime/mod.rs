@@ -12,6 +12,7 @@ pub(crate) mod completion;
 mod fiber;
 mod idle;
 mod inbox;
+pub(crate) mod origin;
 mod overflow;
 pub(crate) mod park;
 pub(crate) mod record;
@@ -263,6 +264,15 @@ pub(crate) fn current() -> Arc<Shared> {
     }
 }
 
+/// Gives a new task to the runtime of the calling task, or to the default one, as [`current`] finds them.
+#[inline]
+pub(crate) fn place(task: Record) {
+    match worker::current() {
+        Some(worker) => worker.runtime.place_near(worker, task),
+        None => current().place(task),
+    }
+}
+
 /// Sees to it that [`current`] does not panic.
 pub(crate) fn ensure() -> io::Result<()> {
     match worker::current() {
@@ -298,22 +308,34 @@ impl Shared {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Gives a new task to the worker that has the fewest; the spawning worker keeps it unless it has markedly more.
+    /// Gives a new task to the worker that has the fewest; a spawning worker of this runtime keeps it unless it has markedly
+    /// more.
     pub(crate) fn place(self: &Arc<Shared>, task: Record) {
-        let own = worker::current().filter(|worker| Arc::ptr_eq(&worker.runtime, self));
-        if let Some(own) = own.filter(|_| self.remotes().len() == 1) {
+        if let Some(own) = worker::current().filter(|worker| Arc::ptr_eq(&worker.runtime, self)) {
+            return self.place_near(own, task);
+        }
+        let remote = self.emptiest();
+        let reserved = remote.reserve(self);
+        assert!(reserved, "who spawns from outside holds the runtime");
+        self.hand_to(remote, task);
+    }
+
+    /// The same for a task of one of our own workers.
+    #[inline]
+    fn place_near(&self, own: &Worker, task: Record) {
+        if !own.has_others {
             return own.keep(task);
         }
         let remote = self.emptiest();
-        if let Some(own) = own {
-            let (here, there) = (own.remote.live.load(Ordering::Relaxed), remote.live.load(Ordering::Relaxed));
-            if here <= there + bias(there) || !remote.reserve(self) {
-                return own.keep(task);
-            }
-        } else {
-            let reserved = remote.reserve(self);
-            assert!(reserved, "who spawns from outside holds the runtime");
+        let (here, there) = (own.remote.live.load(Ordering::Relaxed), remote.live.load(Ordering::Relaxed));
+        if here <= there + bias(there) || !remote.reserve(self) {
+            return own.keep(task);
         }
+        self.hand_to(remote, task);
+    }
+
+    /// Gives a new task to a worker that has reserved a place for it.
+    fn hand_to(&self, remote: &Remote, task: Record) {
         remote.take_in([task]);
         let sent = remote.send(Message::Start);
         assert!(sent.is_ok(), "a worker stays while a place is reserved");

@@ -26,7 +26,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, fence};
 
 use super::completion::Phase;
-use super::task::{Origin, Task};
+use super::origin::Origin;
+use super::task::Task;
 
 /// What a task runs has panicked with this.
 pub(crate) type Panic = Box<dyn Any + Send>;

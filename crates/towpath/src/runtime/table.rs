@@ -84,11 +84,11 @@ impl Deref for Placed {
 mod tests {
     use std::panic::Location;
 
-    use super::super::task::Origin;
+    use super::super::origin::Origin;
     use super::*;
 
     fn record() -> [Record; 2] {
-        Record::new(|| (), Origin::Plain(Location::caller()))
+        Record::new(|| (), Origin::plain(Location::caller()))
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Or
 
 use super::completion::Completion;
 use super::fiber::Fiber;
+use super::origin::Origin;
 use super::overflow::Running;
 use super::park::{Op, Wait};
 use super::record::{Kind, Record};
@@ -44,7 +45,7 @@ pub(crate) struct Task {
 
 // As much as a connection or a task that waits costs beside its stack: see docs/performance.md.
 #[cfg(all(target_pointer_width = "64", not(towpath_loom)))]
-const _: () = assert!(size_of::<Task>() <= 80);
+const _: () = assert!(size_of::<Task>() <= 56);
 
 /// What only its worker touches, but for what a task dump reads.
 pub(super) struct Resident {
@@ -83,20 +84,6 @@ pub(crate) struct Waiting {
 // No code of the user's runs while a record is changed, so that a panic finds it whole.
 impl RefUnwindSafe for Task {}
 
-/// Where a task comes from: few have more to say than the place.
-pub(crate) enum Origin {
-    Plain(&'static Location<'static>),
-    Built(Box<Built>),
-}
-
-/// A task with a name, or a stack that is not the runtime's own.
-pub(crate) struct Built {
-    pub(crate) spawned_at: &'static Location<'static>,
-    pub(crate) name: Option<Box<str>>,
-    /// In bytes.
-    pub(crate) stack_size: Option<NonZeroUsize>,
-}
-
 impl Task {
     pub(super) fn new(references: u32, kind: &'static Kind, origin: Origin) -> Task {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -112,25 +99,16 @@ impl Task {
     }
 
     pub(crate) fn spawned_at(&self) -> &'static Location<'static> {
-        match &self.origin {
-            Origin::Plain(at) => at,
-            Origin::Built(built) => built.spawned_at,
-        }
+        self.origin.spawned_at()
     }
 
     pub(crate) fn name(&self) -> Option<&str> {
-        match &self.origin {
-            Origin::Plain(_) => None,
-            Origin::Built(built) => built.name.as_deref(),
-        }
+        self.origin.name()
     }
 
     /// The size of its stack in bytes, where it is not the runtime's own.
     pub(super) fn stack_size(&self) -> Option<NonZeroUsize> {
-        match &self.origin {
-            Origin::Plain(_) => None,
-            Origin::Built(built) => built.stack_size,
-        }
+        self.origin.stack_size()
     }
 
     /// Says which slot the task has on the worker that it is placed on.

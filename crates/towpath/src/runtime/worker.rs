@@ -181,7 +181,7 @@ pub(crate) struct Worker {
     /// What to run next: a task that is ready, or (`None`) one that has not started.
     ready: RefCell<VecDeque<Option<TaskRef>>>,
     /// Whether there are other workers, to take tasks from and to lose them to.
-    has_others: bool,
+    pub(super) has_others: bool,
     timers: RefCell<Timers>,
     poller: RefCell<Poller>,
     sources: RefCell<Sources>,

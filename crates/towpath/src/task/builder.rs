@@ -6,8 +6,8 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use super::JoinHandle;
+use crate::runtime::origin::Origin;
 use crate::runtime::record::{Job, Record};
-use crate::runtime::task::{Built, Origin};
 use crate::runtime::worker::{self, Remote};
 use crate::runtime::{self, Shared, blocking};
 
@@ -28,7 +28,9 @@ use crate::runtime::{self, Shared, blocking};
 /// [`join`]: JoinHandle::join
 #[track_caller]
 pub fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    Builder::new().spawn_on(&runtime::current(), f)
+    let [task, record] = Record::new(f, Origin::plain(Location::caller()));
+    runtime::place(task);
+    JoinHandle::new(record)
 }
 
 /// Spawns a task on the worker of the calling task, from which it never moves: neither `f` nor its value need be `Send`.
@@ -62,7 +64,7 @@ pub fn spawn_local<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T>
 /// If no thread can be started.
 #[track_caller]
 pub fn spawn_blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    let (job, record) = Job::new(f, Origin::Plain(Location::caller()));
+    let (job, record) = Job::new(f, Origin::plain(Location::caller()));
     let spawned = blocking::spawn(Box::new(|| job.run()));
     spawned.unwrap_or_else(|error| panic!("failed to start a thread for blocking work: {error}"));
     JoinHandle::new(record)
@@ -176,12 +178,7 @@ impl Builder {
 
     #[track_caller]
     fn origin(self) -> Origin {
-        let spawned_at = Location::caller();
-        match (self.name, self.stack_size.and_then(NonZeroUsize::new)) {
-            (None, None) => Origin::Plain(spawned_at),
-            (name, stack_size) => {
-                Origin::Built(Box::new(Built { spawned_at, name: name.map(String::into_boxed_str), stack_size }))
-            }
-        }
+        let stack_size = self.stack_size.and_then(NonZeroUsize::new);
+        Origin::built(Location::caller(), self.name.map(String::into_boxed_str), stack_size)
     }
 }
