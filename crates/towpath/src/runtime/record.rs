@@ -43,6 +43,9 @@ unsafe impl Sync for Record {}
 /// References that one record may have. What comes beyond that leaks them.
 const MOST: u32 = u32::MAX / 2;
 
+/// The largest closure, in bytes, that lies in the record though its value would need less room.
+const LARGE: usize = 32;
+
 #[repr(C)]
 struct Whole<F, T> {
     task: Task,
@@ -158,6 +161,19 @@ impl<F: FnOnce() -> T, T> Whole<F, T> {
 impl Record {
     /// A record for a task that will run `job`, and two references: for the one who places it, and for its handle.
     pub(crate) fn new<F: FnOnce() -> T, T>(job: F, origin: Origin) -> [Record; 2] {
+        // The record stays as large as it is made, while a large closure moves to the stack when it starts: then its box goes.
+        if size_of::<F>() > LARGE.max(size_of::<T>()) {
+            let boxed = Box::new(job);
+            let job = move || {
+                let job = { *{ boxed } };
+                job()
+            };
+            return Record::with(job, origin);
+        }
+        Record::with(job, origin)
+    }
+
+    fn with<F: FnOnce() -> T, T>(job: F, origin: Origin) -> [Record; 2] {
         let body = UnsafeCell::new(Body::<F, T> { job: ManuallyDrop::new(job) });
         let whole = Box::new(Whole { task: Task::new(2, &Whole::<F, T>::KIND, origin), body });
         let task = NonNull::from(Box::leak(whole)).cast();

@@ -50,7 +50,7 @@ const _: () = assert!(size_of::<Task>() <= 56);
 /// What only its worker touches, but for what a task dump reads.
 pub(super) struct Resident {
     /// Its fiber, until its end, and what to say should it overflow.
-    pub(super) fiber: UnsafeCell<Option<(Fiber, Running)>>,
+    pub(super) fiber: UnsafeCell<(Fiber, Running)>,
     /// Its worker's, which is there as long as the task is.
     remote: NonNull<Remote>,
     /// Of its present park: the waiter, and the deadline by [`Instant::as_nanos`], 0 for none.
@@ -229,7 +229,7 @@ impl TaskRef {
         // SAFETY: the fiber is resumed once from its beginning, by its worker, and the job is its alone.
         let fiber = Fiber::new(stack, move || unsafe { Record::run(self.0) });
         let resident = Resident {
-            fiber: UnsafeCell::new(Some((fiber, running))),
+            fiber: UnsafeCell::new((fiber, running)),
             remote: NonNull::new(Arc::as_ptr(remote).cast_mut()).expect("an allocation's address"),
             waiter: Cell::new(ptr::null()),
             deadline: Cell::new(0),
@@ -246,12 +246,12 @@ impl TaskRef {
     ///
     /// # Safety
     /// The caller is on its worker's thread, and no reference to the resident is left there.
-    pub(super) unsafe fn leave(self) -> Option<Stack> {
+    pub(super) unsafe fn leave(self) -> Stack {
         // SAFETY: the caller's promise.
         let fiber = unsafe { self.settled() }.fiber.get();
-        // SAFETY: as above.
-        let fiber = unsafe { &mut *fiber }.take();
-        fiber.map(|(fiber, _)| fiber.into_stack())
+        // SAFETY: nobody looks at it any more.
+        let (fiber, _) = unsafe { fiber.read() };
+        fiber.into_stack()
     }
 }
 

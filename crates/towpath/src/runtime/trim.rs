@@ -91,9 +91,8 @@ impl Worker {
             }
             resident.trimmed.set(since.as_nanos());
             // SAFETY: no task runs now, and nothing else reaches a fiber.
-            if let Some((fiber, _)) = unsafe { &*resident.fiber.get() } {
-                fiber.trim();
-            }
+            let (fiber, _) = unsafe { &*resident.fiber.get() };
+            fiber.trim();
         }
         trimming.next_slot = end;
         if end == slots {

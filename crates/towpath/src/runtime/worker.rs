@@ -317,7 +317,7 @@ impl Worker {
             Some(resident) => resident,
         };
         // SAFETY: nothing else in here reaches a fiber, and a task that runs is not stepped.
-        let Some((fiber, running)) = (unsafe { &mut *resident.fiber.get() }) else { return };
+        let (fiber, running) = unsafe { &mut *resident.fiber.get() };
         self.budget.set(BUDGET);
         self.remote.idle.step();
         self.running.set(Some(task));
@@ -340,7 +340,7 @@ impl Worker {
             let stack = unsafe { task.leave() };
             self.timers.borrow_mut().remove(slot);
             self.remote.release(slot);
-            stack.into_iter().for_each(|stack| self.stacks.borrow_mut().give(stack));
+            self.stacks.borrow_mut().give(stack);
         }
     }
 
