@@ -219,7 +219,7 @@ fn describe(seen: Vec<Seen>, stack_size: usize) -> impl Iterator<Item = TaskInfo
     let depths = resident::depths(&stacks);
     let now = Instant::now();
     seen.into_iter().zip(sockets).zip(depths).map(move |((seen, socket), depth)| {
-        let size = seen.task.stack_size.map_or(stack_size, usize::from);
+        let size = seen.task.stack_size().map_or(stack_size, usize::from);
         let in_use = seen.stack.as_ref().zip(seen.stack_pointer).map(|(stack, pointer)| stack.end - pointer);
         let high_water = depth.filter(|_| seen.stack.is_some()).max(in_use);
         let (state, waiting) = match seen.state {
@@ -232,7 +232,14 @@ fn describe(seen: Vec<Seen>, stack_size: usize) -> impl Iterator<Item = TaskInfo
             }
         };
         let stack = StackInfo { size, in_use, high_water };
-        TaskInfo { task: Task::new(seen.task), worker: seen.worker, state, waiting, stack, backtrace: None }
+        TaskInfo {
+            task: Task::new(seen.task),
+            worker: seen.remote.name.clone(),
+            state,
+            waiting,
+            stack,
+            backtrace: None,
+        }
     })
 }
 
@@ -311,7 +318,7 @@ impl TaskInfo {
 
     /// Where the task was spawned.
     pub fn spawned_at(&self) -> &'static Location<'static> {
-        self.task.record.spawned_at
+        self.task.record.spawned_at()
     }
 
     /// The name of the thread of the task's worker. One that has not started may yet start on another.
