@@ -12,6 +12,7 @@ mod idle;
 mod inbox;
 mod overflow;
 pub(crate) mod park;
+mod run_queue;
 mod signals;
 mod sources;
 mod stack;

@@ -51,6 +51,7 @@ impl Waiter {
 
     /// Waits until a node of this waiter is claimed or the deadline has passed.
     /// After `TimedOut` nobody can claim it any more; its nodes may still be in their queues.
+    #[inline]
     pub(crate) fn wait(&self, wait: Wait, deadline: Option<Instant>) -> Ended {
         self.owner.park(self, wait, deadline);
         // Relaxed: the unpark has ordered what the claimer did before this, and nobody else changes it any more.
@@ -65,6 +66,7 @@ impl Waiter {
         self.state.compare_exchange(WAITING, ABORTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    #[inline]
     fn claim(&self, case: usize) -> bool {
         let claimed = CLAIMED + case;
         #[cfg(towpath_fault = "torn_claim")]
@@ -214,6 +216,20 @@ impl<P> WaitQueue<P> {
         self.len -= 1;
     }
 
+    /// Takes out the node at the head.
+    fn remove_first(&mut self, node: &Node<P>) {
+        // SAFETY: we hold the queue's lock, as its `&mut` shows.
+        let links = unsafe { Node::links(node) };
+        links.linked = false;
+        self.head = links.next;
+        match self.head.is_null() {
+            true => self.tail = ptr::null(),
+            // SAFETY: a linked node's neighbour is linked, hence alive; the lock makes its links ours.
+            false => unsafe { Node::links(self.head) }.prev = ptr::null(),
+        }
+        self.len -= 1;
+    }
+
     /// Ends the first wait that can still be ended, lets `hand_over` move the payload, and returns who must be unparked,
     /// which the caller does once it has let go of the lock. `None` if nobody waits.
     #[must_use]
@@ -224,8 +240,7 @@ impl<P> WaitQueue<P> {
             }
             // SAFETY: a linked node is alive until this lock is let go of; once claimed, until its waiter is unparked.
             let node = unsafe { &*self.head };
-            // SAFETY: it was linked by `push` of this queue.
-            unsafe { self.remove(node) };
+            self.remove_first(node);
             // SAFETY: the waiter lives as long as its node.
             let waiter = unsafe { &*node.waiter };
             if !waiter.claim(node.case) {

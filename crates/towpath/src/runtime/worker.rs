@@ -32,6 +32,7 @@ use super::idle::{self, Idle};
 use super::inbox::{Inbox, Sent};
 use super::overflow::{self, Running};
 use super::park::{Wait, fork, may_wait};
+use super::run_queue::RunQueue;
 use super::sources::Sources;
 use super::stack::{Pool, Stack};
 use super::task::{Task, TaskRef};
@@ -182,8 +183,7 @@ pub(crate) struct Worker {
     pub(crate) remote: Arc<Remote>,
     pub(super) runtime: Arc<Shared>,
     running: Cell<Option<TaskRef>>,
-    /// What to run next: a task that is ready, or (`None`) one that has not started.
-    ready: RefCell<VecDeque<Option<TaskRef>>>,
+    ready: RunQueue,
     /// Whether there are other workers, to take tasks from and to lose them to.
     has_others: bool,
     timers: RefCell<Timers>,
@@ -245,7 +245,7 @@ impl Worker {
             remote: Arc::new(remote),
             runtime,
             running: Cell::new(None),
-            ready: RefCell::default(),
+            ready: RunQueue::default(),
             has_others: settings.workers > 1,
             timers: RefCell::default(),
             poller: RefCell::new(poller),
@@ -269,7 +269,7 @@ impl Worker {
             messages.drain(..).for_each(|message| worker.obey(message));
             worker.fire_timers();
             worker.trim(&mut trimming);
-            let timeout = if !worker.ready.borrow().is_empty() {
+            let timeout = if !worker.ready.is_empty() {
                 Some(Duration::ZERO)
             } else if worker.has_ended() {
                 break;
@@ -297,7 +297,7 @@ impl Worker {
 
     fn run_ready(&self) {
         for _ in 0..TURN {
-            let Some(next) = self.ready.borrow_mut().pop_front() else { return };
+            let Some(next) = self.ready.pop() else { return };
             if let Some(task) = next.or_else(|| self.remote.next_unstarted()) {
                 self.step(task);
             }
@@ -327,15 +327,16 @@ impl Worker {
         let step = fiber.resume();
         // SAFETY: as above.
         unsafe { overflow::set_running(None) };
-        if fork::check().is_err() {
-            // A task forked, and this is the child, in which its closure has returned or would be waited for: the other
-            // tasks are the parent's. A thread that ends as a process's last ends that as well, with 0.
-            // SAFETY: it ends the process, and nothing else.
-            unsafe { libc::_exit(0) };
-        }
         self.running.set(None);
         if step == Step::Finished {
             if let Some((fiber, _)) = place.take() {
+            if fork::check().is_err() {
+                // The task forked, and this is the child, in which its closure has returned: the other tasks are the
+                // parent's. A thread that ends as a process's last ends that as well, with 0. In a child no task comes
+                // here otherwise, for `may_wait` lets none suspend.
+                // SAFETY: it ends the process, and nothing else.
+                unsafe { libc::_exit(0) };
+            }
                 self.stacks.borrow_mut().give(fiber.into_stack());
             }
             self.timers.borrow_mut().remove(task.slot());
@@ -400,12 +401,12 @@ impl Worker {
 
     /// Queues the start of a task that was taken in.
     pub(super) fn start_one(&self) {
-        self.ready.borrow_mut().push_back(None);
+        self.ready.push(None);
     }
 
     #[inline]
     fn push(&self, task: TaskRef) {
-        self.ready.borrow_mut().push_back(Some(task));
+        self.ready.push(Some(task));
     }
 
     #[inline]
@@ -426,6 +427,7 @@ impl Worker {
     }
 
     fn park_until(&self, task: TaskRef, waiter: &Waiter, deadline: Instant) {
+    #[inline(never)]
         // SAFETY: the task is on this worker, whose thread this is.
         let resident = unsafe { task.resident() };
         resident.waiter.set(waiter);

@@ -198,6 +198,7 @@ impl<T> Core<T> {
 }
 
 /// Unparks the other side of a message that has just passed.
+#[inline]
 pub(super) fn wake(unparker: Option<Unparker>) {
     if let Some(unparker) = unparker {
         unparker.unpark();
