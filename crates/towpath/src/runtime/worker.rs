@@ -40,7 +40,7 @@ use super::timer::Timers;
 use super::trim::Trimming;
 use super::wait_queue::Waiter;
 use super::{Settings, Shared};
-use crate::poller::{Event, Poller, Ready, Token, Waker};
+use crate::poller::{Interest, Poller, Ready, Token, Waker};
 use crate::shim::{Mutex, MutexGuard, lock};
 use crate::time::Instant;
 
@@ -51,13 +51,14 @@ const BUDGET: u32 = 64;
 
 /// Something whose readiness a worker's poller reports: a socket.
 pub(crate) trait Source: Send + Sync {
-    /// Registers with the worker, which calls this on its own thread because somebody sent [`Message::Attach`].
+    /// Registers with the worker, or for more than before, on the worker's own thread, for somebody sent
+    /// [`Message::Attach`].
     fn attach(self: Arc<Self>, worker: &Worker);
     /// Ends its registration with the worker and sends [`Message::Attach`] to `to`, for somebody sent [`Message::Move`].
     fn move_to(self: Arc<Self>, worker: &Worker, to: &Arc<Remote>);
     /// Ends its registration with the worker, for somebody sent [`Message::Detach`].
     fn detach_from(self: Arc<Self>, worker: &Worker);
-    /// Takes note of a report. Runs none of the user's code, and registers nothing.
+    /// Takes note of a report. Runs none of the user's code, and registers nothing: the poller is in use.
     fn reported(&self, ready: Ready);
     /// Takes note that its worker has gone, or goes before it could attach.
     fn orphaned(&self);
@@ -261,7 +262,7 @@ impl Worker {
     pub(super) fn run(self) {
         let worker = &self;
         CURRENT.set(worker);
-        let (mut messages, mut events) = (Vec::new(), Vec::new());
+        let mut messages = Vec::new();
         let mut trimming = Trimming::default();
         loop {
             worker.run_ready();
@@ -281,14 +282,14 @@ impl Worker {
                 }
                 worker.until_due(trimming.due().chain(idle.look_again()))
             };
-            let waited = worker.poller.borrow_mut().wait(timeout, &mut events);
+            let waited = worker.poller.borrow_mut().wait(timeout);
             waited.expect("waiting on a poller of our own");
             worker.remote.inbox.wake_up();
             if worker.has_others {
                 worker.runtime.busy(&worker.remote);
             }
             worker.now.set(Instant::now());
-            events.drain(..).for_each(|event| worker.deliver(event));
+            worker.deliver();
         }
         let orphans: Vec<_> = worker.sources.borrow_mut().drain().collect();
         orphans.iter().for_each(|source| source.orphaned());
@@ -329,7 +330,6 @@ impl Worker {
         unsafe { overflow::set_running(None) };
         self.running.set(None);
         if step == Step::Finished {
-            if let Some((fiber, _)) = place.take() {
             if fork::check().is_err() {
                 // The task forked, and this is the child, in which its closure has returned: the other tasks are the
                 // parent's. A thread that ends as a process's last ends that as well, with 0. In a child no task comes
@@ -337,6 +337,7 @@ impl Worker {
                 // SAFETY: it ends the process, and nothing else.
                 unsafe { libc::_exit(0) };
             }
+            if let Some((fiber, _)) = place.take() {
                 self.stacks.borrow_mut().give(fiber.into_stack());
             }
             self.timers.borrow_mut().remove(task.slot());
@@ -426,8 +427,8 @@ impl Worker {
         task.end_park();
     }
 
-    fn park_until(&self, task: TaskRef, waiter: &Waiter, deadline: Instant) {
     #[inline(never)]
+    fn park_until(&self, task: TaskRef, waiter: &Waiter, deadline: Instant) {
         // SAFETY: the task is on this worker, whose thread this is.
         let resident = unsafe { task.resident() };
         resident.waiter.set(waiter);
@@ -514,19 +515,34 @@ impl Worker {
         }
     }
 
+    /// Hands out what the poller has to report.
     #[inline]
-    fn deliver(&self, event: Event) {
-        if let Some(source) = self.sources.borrow().find(event.token) {
-            source.reported(event.ready);
-        }
+    fn deliver(&self) {
+        let sources = self.sources.borrow();
+        self.poller.borrow_mut().take(|event| {
+            if let Some(source) = sources.find(event.token) {
+                source.reported(event.ready);
+            }
+        });
     }
 
     /// Begins reports on `fd` to `source`.
-    pub(crate) fn register(&self, fd: BorrowedFd<'_>, source: Arc<dyn Source>) -> io::Result<Token> {
+    pub(crate) fn register(
+        &self,
+        fd: BorrowedFd<'_>,
+        source: Arc<dyn Source>,
+        interest: Interest,
+    ) -> io::Result<Token> {
         fork::check()?; // the poller is the parent's
         let token = self.sources.borrow_mut().insert(source);
-        let added = self.poller.borrow_mut().add(fd, token);
+        let added = self.poller.borrow_mut().add(fd, token, interest);
         added.inspect_err(|_| self.forget(token)).map(|()| token)
+    }
+
+    /// Has reports on `fd`, registered for reading, tell of writing as well.
+    pub(crate) fn register_writing(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        fork::check()?;
+        self.poller.borrow_mut().add_writing(fd, token)
     }
 
     /// Ends reports on `fd`.
