@@ -231,7 +231,7 @@ impl Socket {
         limit: Option<Instant>,
         mut attempt: impl FnMut(BorrowedFd<'_>) -> Result<Progress<T>, Errno>,
     ) -> io::Result<T> {
-        direction.operate(self.wait(op), self.mode(), limit, || self.register(), || attempt(self.fd()))
+        direction.operate(self.wait(op), self.mode(), limit, move || self.register(op), || attempt(self.fd()))
     }
 
     #[inline]
@@ -363,7 +363,7 @@ impl Socket {
                 }
             }
         };
-        let (fd, peer) = self.read.operate(self.wait(Op::Accept), mode, None, || self.register(), attempt)?;
+        let (fd, peer) = self.read.operate(self.wait(Op::Accept), mode, None, || self.register(Op::Accept), attempt)?;
         park::spend();
         // What the listener is, and how it lingers, its connections inherit.
         let handle = Handle::with(fd, self.drains, false, self.lingers.load(Ordering::Relaxed));
@@ -386,7 +386,7 @@ impl Socket {
             },
             Ok(Some(error)) | Err(error) => Err(errno(&error)),
         };
-        self.write.operate(self.wait(Op::Connect), Mode::Wait, limit, || self.register(), attempt)
+        self.write.operate(self.wait(Op::Connect), Mode::Wait, limit, || self.register(Op::Connect), attempt)
     }
 
     pub(super) fn shutdown(&self, how: Shutdown) -> io::Result<()> {

@@ -20,6 +20,7 @@ mod overflow;
 pub(crate) mod park;
 pub(crate) mod record;
 pub(crate) mod resident;
+mod run_queue;
 mod signals;
 mod sources;
 mod stack;

@@ -52,6 +52,7 @@ impl Waiter {
 
     /// Waits until a node of this waiter is claimed or the deadline has passed.
     /// After `TimedOut` nobody can claim it any more; its nodes may still be in their queues.
+    #[inline]
     pub(crate) fn wait(&self, wait: Wait<'_>, deadline: Option<Instant>) -> Ended {
         self.owner.park(self, wait, deadline);
         // Relaxed: the unpark has ordered what the claimer did before this, and nobody else changes it any more.
@@ -66,6 +67,7 @@ impl Waiter {
         self.state.compare_exchange(WAITING, ABORTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    #[inline]
     fn claim(&self, case: usize) -> bool {
         let claimed = CLAIMED + case;
         #[cfg(towpath_fault = "torn_claim")]

@@ -33,6 +33,7 @@ use super::inspect::Inquiry;
 use super::overflow;
 use super::park::{fork, may_wait};
 use super::record::Record;
+use super::run_queue::RunQueue;
 use super::sources::Sources;
 use super::stack::{Pool, Stack};
 use super::table::Table;
@@ -42,7 +43,7 @@ use super::trim::Trimming;
 use super::wait::Wait;
 use super::wait_queue::Waiter;
 use super::{Settings, Shared};
-use crate::poller::{Event, Poller, Ready, Token, Waker};
+use crate::poller::{Interest, Poller, Ready, Token, Waker};
 use crate::shim::{Mutex, MutexGuard, lock};
 use crate::time::Instant;
 
@@ -53,13 +54,14 @@ const BUDGET: u32 = 64;
 
 /// Something whose readiness a worker's poller reports: a socket.
 pub(crate) trait Source: Send + Sync {
-    /// Registers with the worker, which calls this on its own thread because somebody sent [`Message::Attach`].
+    /// Registers with the worker, or for more than before, on the worker's own thread, for somebody sent
+    /// [`Message::Attach`].
     fn attach(self: Arc<Self>, worker: &Worker);
     /// Ends its registration with the worker and sends [`Message::Attach`] to `to`, for somebody sent [`Message::Move`].
     fn move_to(self: Arc<Self>, worker: &Worker, to: &Arc<Remote>);
     /// Ends its registration with the worker, for somebody sent [`Message::Detach`].
     fn detach_from(self: Arc<Self>, worker: &Worker);
-    /// Takes note of a report. Runs none of the user's code, and registers nothing.
+    /// Takes note of a report. Runs none of the user's code, and registers nothing: the poller is in use.
     fn reported(&self, ready: Ready);
     /// Takes note that its worker has gone, or goes before it could attach.
     fn orphaned(&self);
@@ -186,8 +188,7 @@ impl std::fmt::Debug for Remote {
 pub(crate) struct Worker {
     pub(crate) remote: Arc<Remote>,
     pub(super) runtime: Arc<Shared>,
-    /// What to run next: a task that is ready, or (`None`) one that has not started.
-    ready: RefCell<VecDeque<Option<TaskRef>>>,
+    ready: RunQueue,
     /// Whether there are other workers, to take tasks from and to lose them to.
     pub(super) has_others: bool,
     timers: RefCell<Timers>,
@@ -253,7 +254,7 @@ impl Worker {
         Ok(Worker {
             remote: Arc::new(remote),
             runtime,
-            ready: RefCell::default(),
+            ready: RunQueue::default(),
             has_others: settings.workers > 1,
             timers: RefCell::default(),
             poller: RefCell::new(poller),
@@ -269,7 +270,7 @@ impl Worker {
     pub(super) fn run(self) {
         let worker = &self;
         CURRENT.set(worker);
-        let (mut messages, mut events) = (Vec::new(), Vec::new());
+        let mut messages = Vec::new();
         let mut trimming = Trimming::default();
         loop {
             worker.run_ready();
@@ -277,7 +278,7 @@ impl Worker {
             messages.drain(..).for_each(|message| worker.obey(message));
             worker.fire_timers();
             worker.trim(&mut trimming);
-            let timeout = if !worker.ready.borrow().is_empty() {
+            let timeout = if !worker.ready.is_empty() {
                 Some(Duration::ZERO)
             } else if worker.has_ended() {
                 break;
@@ -289,14 +290,14 @@ impl Worker {
                 }
                 worker.until_due(trimming.due().chain(idle.look_again()))
             };
-            let waited = worker.poller.borrow_mut().wait(timeout, &mut events);
+            let waited = worker.poller.borrow_mut().wait(timeout);
             waited.expect("waiting on a poller of our own");
             worker.remote.inbox.wake_up();
             if worker.has_others {
                 worker.runtime.busy(&worker.remote);
             }
             worker.now.set(Instant::now());
-            events.drain(..).for_each(|event| worker.deliver(event));
+            worker.deliver();
         }
         let orphans: Vec<_> = worker.sources.borrow_mut().drain().collect();
         orphans.iter().for_each(|source| source.orphaned());
@@ -305,7 +306,7 @@ impl Worker {
 
     fn run_ready(&self) {
         for _ in 0..TURN {
-            let Some(next) = self.ready.borrow_mut().pop_front() else { return };
+            let Some(next) = self.ready.pop() else { return };
             if let Some(task) = next.or_else(|| self.remote.next_unstarted()) {
                 self.step(task);
             }
@@ -339,8 +340,9 @@ impl Worker {
         self.remote.running.store(ptr::null_mut(), Ordering::Relaxed);
         if step == Step::Finished {
             if fork::check().is_err() {
-                // A task forked, and this is the child, in which its closure has returned (it could not have waited): the
-                // other tasks are the parent's. A thread that ends as a process's last ends that as well, with 0.
+                // The task forked, and this is the child, in which its closure has returned: the other tasks are the
+                // parent's. A thread that ends as a process's last ends that as well, with 0. In a child no task comes
+                // here otherwise, for `may_wait` lets none suspend.
                 // SAFETY: it ends the process, and nothing else.
                 unsafe { libc::_exit(0) };
             }
@@ -402,12 +404,12 @@ impl Worker {
 
     /// Queues the start of a task that was taken in.
     pub(super) fn start_one(&self) {
-        self.ready.borrow_mut().push_back(None);
+        self.ready.push(None);
     }
 
     #[inline]
     fn push(&self, task: TaskRef) {
-        self.ready.borrow_mut().push_back(Some(task));
+        self.ready.push(Some(task));
     }
 
     #[inline]
@@ -432,6 +434,7 @@ impl Worker {
         resident.end_park();
     }
 
+    #[inline(never)]
     fn park_until(&self, task: TaskRef, waiter: &Waiter, deadline: Instant) {
         // SAFETY: the task runs, on this worker.
         let resident = unsafe { task.settled() };
@@ -525,19 +528,34 @@ impl Worker {
         }
     }
 
+    /// Hands out what the poller has to report.
     #[inline]
-    fn deliver(&self, event: Event) {
-        if let Some(source) = self.sources.borrow().find(event.token) {
-            source.reported(event.ready);
-        }
+    fn deliver(&self) {
+        let sources = self.sources.borrow();
+        self.poller.borrow_mut().take(|event| {
+            if let Some(source) = sources.find(event.token) {
+                source.reported(event.ready);
+            }
+        });
     }
 
     /// Begins reports on `fd` to `source`.
-    pub(crate) fn register(&self, fd: BorrowedFd<'_>, source: Arc<dyn Source>) -> io::Result<Token> {
+    pub(crate) fn register(
+        &self,
+        fd: BorrowedFd<'_>,
+        source: Arc<dyn Source>,
+        interest: Interest,
+    ) -> io::Result<Token> {
         fork::check()?; // the poller is the parent's
         let token = self.sources.borrow_mut().insert(source);
-        let added = self.poller.borrow_mut().add(fd, token);
+        let added = self.poller.borrow_mut().add(fd, token, interest);
         added.inspect_err(|_| self.forget(token)).map(|()| token)
+    }
+
+    /// Has reports on `fd`, registered for reading, tell of writing as well.
+    pub(crate) fn register_writing(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        fork::check()?;
+        self.poller.borrow_mut().add_writing(fd, token)
     }
 
     /// Ends reports on `fd`.
