@@ -5,6 +5,7 @@
 
 mod proc;
 
+use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -132,12 +133,15 @@ impl Owners {
         let (sockets, processes) = (&mut self.sockets, &mut self.processes);
         proc::for_each_socket(|pid, fd, inode| {
             let Some(entry) = sockets.get_mut(&inode) else { return };
-            if !processes.contains_key(&pid) {
-                // Gone by now: then it has no socket.
-                let Some(Stat { started, command }) = proc::stat(pid) else { return };
-                processes.insert(pid, Process { started, command: command.into() });
-            }
-            entry.owners.push(Owner { pid, command: processes[&pid].command.clone(), fd });
+            let process = match processes.entry(pid) {
+                Occupied(known) => known.into_mut(),
+                Vacant(new) => {
+                    // Gone by now: then it has no socket.
+                    let Some(Stat { started, command }) = proc::stat(pid) else { return };
+                    new.insert(Process { started, command: command.into() })
+                }
+            };
+            entry.owners.push(Owner { pid, command: process.command.clone(), fd });
         });
         for entry in self.sockets.values_mut().filter(|entry| entry.owners.len() > 1) {
             entry.owners.sort_by_key(|owner| (owner.pid, owner.fd));
