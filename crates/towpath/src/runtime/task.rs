@@ -38,7 +38,7 @@ pub(crate) struct Task {
     pub(super) kind: &'static Kind,
     pub(crate) id: u64,
     origin: Origin,
-    /// Null until it starts, and after its end.
+    /// Null until it starts. After its end it means nothing any more.
     resident: AtomicPtr<Resident>,
     pub(crate) completion: Completion,
 }
