@@ -26,6 +26,8 @@ mod closures;
 mod congestion;
 mod diag;
 mod filter;
+#[doc(hidden)]
+pub mod fuzzing;
 mod netlink;
 mod owners;
 mod request;
