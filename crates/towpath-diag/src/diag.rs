@@ -231,11 +231,12 @@ mod tests {
     use std::net::TcpListener;
 
     use super::{Diag, Filter, Want};
+    use crate::State;
 
     #[test]
     fn two_walks_tell_what_one_does() {
         let listeners = ["127.0.0.1:0", "[::1]:0"].map(|here| TcpListener::bind(here).unwrap());
-        let mut filter = Filter::new();
+        let mut filter = Filter::new().states(State::Listen);
         filter.local.ports = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         let told = |both_at_once| {
             let mut diag = Diag { both_at_once, ..Diag::open().unwrap() };

@@ -23,7 +23,7 @@ use super::ring::{Layout, Page};
 use super::tracefs::{self, Instance, Tracefs};
 use super::{Change, Event, Key};
 use crate::clock::{Alarm, monotonic};
-use crate::{Filter, State, States, Want};
+use crate::{Filter, State, States, Want, bytecode};
 
 const EVENT: &str = "events/sock/inet_sock_set_state";
 
@@ -58,6 +58,8 @@ pub(super) struct Exact {
 impl Exact {
     /// The error says why it cannot be.
     pub(super) fn open(filter: &Filter, interval: Duration) -> Result<Exact, String> {
+        // Which a dump would not take, either.
+        bytecode::compile(filter).map_err(|length| format!("a filter of {length} bytes"))?;
         let tracefs = Tracefs::open()?;
         let failed = |what: &'static str| {
             move |error: io::Error| match error.kind() {
@@ -114,7 +116,7 @@ impl Exact {
             for record in self.held.drain(..held) {
                 self.joiner.push(record);
             }
-            let alarm = self.tell(monotonic())?;
+            let alarm = self.tell(monotonic());
             // What is held will be told by the time that all rings were read again.
             if self.ready.is_empty() && self.held.is_empty() {
                 self.alarm.set(alarm)?;
@@ -156,12 +158,12 @@ impl Exact {
     }
 
     /// Tells what is in order. Says when there may be more that no ring announces.
-    fn tell(&mut self, now: Duration) -> io::Result<Option<Duration>> {
+    fn tell(&mut self, now: Duration) -> Option<Duration> {
         let waits = loop {
             match self.joiner.next(now) {
-                Next::Record(record, key) => self.tell_record(record, key, now)?,
+                Next::Record(record, key) => self.tell_record(record, key, now),
                 Next::Unresolved => {
-                    let connecting = self.connecting()?;
+                    let connecting = self.connecting();
                     self.joiner.resolve(&connecting);
                 }
                 Next::At(time) => break Some(time),
@@ -169,11 +171,11 @@ impl Exact {
             }
         };
         let (ready, filter) = (&mut self.ready, &self.filter);
-        self.remnants.look_at_due(now, |change| tell(ready, filter, change))?;
-        Ok(waits.into_iter().chain(self.remnants.next_due()).min())
+        self.remnants.look_at_due(now, |change| tell(ready, filter, change));
+        waits.into_iter().chain(self.remnants.next_due()).min()
     }
 
-    fn tell_record(&mut self, record: Record, key: Key, now: Duration) -> io::Result<()> {
+    fn tell_record(&mut self, record: Record, key: Key, now: Duration) {
         let Record { at, old, new, family, local, peer, .. } = record;
         let peer_there = Some(peer).filter(|peer| peer.port() != 0);
         if matches!(new, State::SynSent | State::SynReceived)
@@ -183,23 +185,22 @@ impl Exact {
         }
         let mut change = Change { at, exact: true, key, family, local, peer: peer_there, old, new };
         if !self.filter.wants_ends(local, peer_there) {
-            return Ok(());
+            return;
         }
         if new == State::Closed {
-            match self.remnants.close(change, now)? {
+            match self.remnants.close(change, now) {
                 Some(instead) => change = instead,
-                None => return Ok(()),
+                None => return,
             }
         }
         tell(&mut self.ready, &self.filter, change);
-        Ok(())
     }
 
-    /// The ends of the sockets that have sent a SYN.
-    fn connecting(&mut self) -> io::Result<Vec<(SocketAddr, SocketAddr)>> {
+    /// The ends of the sockets that have sent a SYN; none if that cannot be said, and then their ports are not told.
+    fn connecting(&mut self) -> Vec<(SocketAddr, SocketAddr)> {
         let filter = Filter { states: States::SYN_SENT, ..self.filter.clone() };
-        let sockets = self.remnants.diag().sockets(&filter, Want::empty())?;
-        Ok(sockets.iter().filter_map(|socket| Some((socket.local, socket.peer?))).collect())
+        let sockets = self.remnants.diag().sockets(&filter, Want::empty()).unwrap_or_default();
+        sockets.iter().filter_map(|socket| Some((socket.local, socket.peer?))).collect()
     }
 }
 
