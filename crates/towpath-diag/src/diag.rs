@@ -138,7 +138,7 @@ impl Diag {
         Ok(self.one(&id, want)?.filter(|socket| same(socket.local, local) && socket.peer.is_some() == peer.is_some()))
     }
 
-    /// The same socket again, and as it is now; none if it is gone. What remains of it in TIME-WAIT is not the same.
+    /// The same socket again, and as it is now, be it what is left of it in TIME-WAIT; none if it is gone.
     ///
     /// # Errors
     /// What the kernel has to say; that it is gone is none.
