@@ -1,9 +1,6 @@
-//! Changes as the kernel tells them, through the tracepoint `sock:inet_sock_set_state` (since Linux 4.16).
-//!
-//! Each processor has a ring of its own. To tell changes in the order of their times, all rings are read, and what is older than
-//! the beginning of that is told; what is newer waits for the next reading, since a ring that was read before may have something
-//! older by now. Changes of one socket are in order for certain: its lock is held while one is traced, so that a later one, on
-//! another ring, is newer than the beginning whenever the earlier was not there to be read.
+//! Changes as the kernel tells them, through the tracepoint `sock:inet_sock_set_state` (since Linux 4.16): each processor's ring is
+//! read (`ring.rs`, `format.rs`), what was read is put in order (`order.rs`) and together (`joiner.rs`), and what is left of
+//! closed sockets is looked up (`remnants.rs`).
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -18,6 +15,7 @@ use rustix::io::Errno;
 
 use super::format::{Format, Record};
 use super::joiner::{Joiner, Next};
+use super::order::Order;
 use super::remnants::Remnants;
 use super::ring::{Layout, Page};
 use super::tracefs::{self, Instance, Tracefs};
@@ -48,8 +46,7 @@ pub(super) struct Exact {
     layout: Layout,
     page: Vec<u8>,
     filter: Filter,
-    /// Read, and perhaps not the oldest.
-    held: Vec<Record>,
+    order: Order,
     joiner: Joiner,
     remnants: Remnants,
     ready: VecDeque<Event>,
@@ -83,7 +80,7 @@ impl Exact {
         let (epoll, alarm) = waiting.map_err(failed("waiting for an instance"))?;
         let remnants = Remnants::new(interval).map_err(failed("sock_diag"))?;
         let (page, filter) = (vec![0; layout.page], filter.clone());
-        let (held, joiner, ready) = Default::default();
+        let (order, joiner, ready) = Default::default();
         Ok(Exact {
             pipes,
             _instance: instance,
@@ -94,7 +91,7 @@ impl Exact {
             layout,
             page,
             filter,
-            held,
+            order,
             joiner,
             remnants,
             ready,
@@ -112,20 +109,19 @@ impl Exact {
                 return Ok(Some(event));
             }
             let complete_until = self.read_rings()?;
-            let held = self.held.partition_point(|record| record.at < complete_until);
-            for record in self.held.drain(..held) {
+            for record in self.order.release(complete_until) {
                 self.joiner.push(record);
             }
             let alarm = self.tell(monotonic());
             // What is held will be told by the time that all rings were read again.
-            if self.ready.is_empty() && self.held.is_empty() {
+            if self.ready.is_empty() && self.order.is_empty() {
                 self.alarm.set(alarm)?;
                 return Ok(None);
             }
         }
     }
 
-    /// Reads what is there, and puts it in order. Says up to which time nothing is missing.
+    /// Reads what is there. Says up to which time nothing is missing.
     fn read_rings(&mut self) -> io::Result<Duration> {
         let mut complete_until = monotonic();
         for pipe in &self.pipes {
@@ -144,7 +140,9 @@ impl Exact {
                 let mut last = None;
                 for (at, record) in &mut page {
                     last = Some(at);
-                    self.held.extend(self.format.read(at, record));
+                    if let Some(record) = self.format.read(at, record) {
+                        self.order.push(record);
+                    }
                 }
                 pages += 1;
                 if pages == PAGES {
@@ -153,7 +151,6 @@ impl Exact {
                 }
             }
         }
-        self.held.sort_by_key(|record| record.at);
         Ok(complete_until)
     }
 
