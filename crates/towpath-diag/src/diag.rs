@@ -138,7 +138,7 @@ impl Diag {
         Ok(self.one(&id, want)?.filter(|socket| same(socket.local, local) && socket.peer.is_some() == peer.is_some()))
     }
 
-    /// The same socket again, and as it is now; none if it is gone. What remains of it in TIME-WAIT is not the same.
+    /// The same socket again, and as it is now, be it what is left of it in TIME-WAIT; none if it is gone.
     ///
     /// # Errors
     /// What the kernel has to say; that it is gone is none.
@@ -223,5 +223,30 @@ fn explain(error: io::Error) -> io::Error {
             io::Error::new(error.kind(), "the kernel has no tcp_diag (CONFIG_INET_TCP_DIAG); try: modprobe tcp_diag")
         }
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::{Diag, Filter, Want};
+    use crate::State;
+
+    #[test]
+    fn two_walks_tell_what_one_does() {
+        let listeners = ["127.0.0.1:0", "[::1]:0"].map(|here| TcpListener::bind(here).unwrap());
+        let mut filter = Filter::new().states(State::Listen);
+        filter.local.ports = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        let told = |both_at_once| {
+            let mut diag = Diag { both_at_once, ..Diag::open().unwrap() };
+            let mut cookies: Vec<_> =
+                diag.sockets(&filter, Want::all()).unwrap().iter().map(|socket| socket.cookie).collect();
+            assert_eq!(diag.both_at_once, both_at_once, "the kernel takes both kinds of request");
+            cookies.sort_unstable();
+            cookies
+        };
+        assert_eq!(told(true), told(false));
+        assert_eq!(told(true).len(), 2);
     }
 }
