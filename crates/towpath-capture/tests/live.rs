@@ -176,7 +176,11 @@ fn a_file_gives_the_same_as_the_wire() {
 
 /// Sends so many bytes over a connection of its own, in pieces of so many.
 fn send(bytes: usize, piece: usize) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    send_to("127.0.0.1:0", bytes, piece);
+}
+
+fn send_to(address: &str, bytes: usize, piece: usize) {
+    let listener = TcpListener::bind(address).unwrap();
     let addr = listener.local_addr().unwrap();
     let client = std::thread::spawn(move || {
         let mut client = TcpStream::connect(addr).unwrap();
@@ -211,6 +215,24 @@ fn long_segments_come_whole_or_cut_as_asked() {
         assert!(longest > 10_000, "loopback does not cut up what the network card would: {longest}");
         assert_eq!(flows.finish()[0].bytes(), 1_000_000);
     }
+}
+
+#[test]
+fn segments_too_long_for_their_length_field_are_read() {
+    if !in_namespace("segments_too_long_for_their_length_field_are_read") {
+        return;
+    }
+    // BIG TCP, since Linux 5.19.
+    ip("link set lo gso_max_size 180000 gro_max_size 180000");
+    let mut capture = Capture::builder().interface("lo").snap_len(100).open().unwrap();
+    send_to("[::1]:0", 4_000_000, 4_000_000);
+    let mut longest = 0;
+    let flows = read_until_ended(&mut capture, 1, |frame| {
+        longest = longest.max(frame.segment().unwrap().unwrap().payload_len);
+    });
+    assert!(longest > 70_000, "{longest}");
+    let flow = &flows.finish()[0];
+    assert_eq!((flow.bytes(), flow.ends.client.sent.gaps), (4_000_000, 0));
 }
 
 #[test]
