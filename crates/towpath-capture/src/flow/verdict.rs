@@ -8,6 +8,7 @@ use super::Side;
 
 /// How a connection ended, or where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Verdict {
     /// Both sides sent FIN, and both were acknowledged.
     Clean,

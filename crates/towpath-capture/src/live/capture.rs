@@ -146,6 +146,7 @@ impl Builder {
 
 /// What comes of a capture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event<'a> {
     /// A frame passed.
     Frame(Frame<'a>),
