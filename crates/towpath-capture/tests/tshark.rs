@@ -69,8 +69,13 @@ fn fill_the_window() {
     close(writer.join().unwrap(), reader.join().unwrap());
 }
 
-/// What the client says is lost until it has said it twice again.
-fn lose_some() {
+/// What the client says is lost until it has said it twice again; false where nftables are not installed.
+fn lose_some() -> bool {
+    if let Err(error) = Command::new("nft").arg("--version").output() {
+        assert!(std::env::var_os("TOWPATH_NO_SKIP").is_none(), "nft: {error}");
+        println!("skipped: a loss: nft: {error}");
+        return false;
+    }
     let (mut client, mut server) = open();
     let port = server.local_addr().unwrap().port();
     let nft = |rules: &str| {
@@ -88,6 +93,7 @@ fn lose_some() {
     nft("delete table ip lose");
     server.read_exact(&mut [0; 5]).unwrap();
     close(client, server);
+    true
 }
 
 /// What tshark says of each segment: its connection, numbers, and marks.
@@ -128,7 +134,7 @@ fn both_say_the_same_of_every_segment() {
     drop(client);
     assert_eq!(server.read(&mut [0; 5]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     fill_the_window();
-    lose_some();
+    let lost = lose_some();
 
     let path = std::env::temp_dir().join(format!("towpath-capture-both-{}.pcapng", std::process::id()));
     let mut writer = Writer::create(&path, &About::here("test")).unwrap();
@@ -168,8 +174,11 @@ fn both_say_the_same_of_every_segment() {
     }
     let flows = flows.finish();
     let verdicts: Vec<_> = flows.iter().map(|flow| flow.verdict.to_string()).collect();
-    assert_eq!(verdicts, ["clean", "clean", "refused (RST)", "reset", "clean", "clean"]);
+    assert_eq!(verdicts[..5], ["clean", "clean", "refused (RST)", "reset", "clean"]);
     assert!(flows[4].ends.client.sent.window_probes >= 2 && flows[4].ends.server.sent.zero_windows >= 2);
-    assert!(flows[5].ends.client.sent.timeout_retransmissions >= 2);
+    if lost {
+        assert_eq!(verdicts[5], "clean");
+        assert!(flows[5].ends.client.sent.timeout_retransmissions >= 2);
+    }
     assert!(flows.iter().all(|flow| flow.verdict != Verdict::StillOpen));
 }
