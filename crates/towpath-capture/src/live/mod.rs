@@ -19,6 +19,7 @@
 //!             }
 //!         }
 //!         Event::Down => eprintln!("lo is down"),
+//!         _ => {}
 //!     }
 //! }
 //! println!("{} dropped", capture.stats()?.dropped);
@@ -33,5 +34,5 @@ mod cooked;
 mod filter;
 mod sys;
 
-pub use capture::{Builder, Capture, Event, OpenError, Stats};
+pub use capture::{Builder, Capture, Event, OpenError, Stats, interface_name};
 pub use filter::Filter;
