@@ -28,7 +28,7 @@ use crate::shim;
 use crate::time::Instant;
 
 /// How long a worker may show no sign of life until it is given up.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a worker tells of its tasks before it goes back to running them.
 const SPELL: Duration = Duration::from_micros(250);
 /// Tasks that are counted under one lock: a few microseconds.

@@ -153,7 +153,7 @@ mod tests {
         let mut shuffled = usable.clone();
         shuffled.reverse();
         shuffled.extend([page..2 * page, 0..0]); // nothing is mapped there, and a task of which nothing is known
-        let depth = |i: usize| (i % 8 > 0).then_some(i % 8 * page);
+        let depth = |i: usize| Some(i % 8 * page).filter(|depth| *depth > 0);
         let expected: Vec<_> = (0..3000).rev().map(depth).chain([None, None]).collect();
         let differs = |found: &[Option<usize>]| {
             (0..found.len()).find(|&i| found[i] != expected[i]).map(|i| (i, found[i], expected[i]))

@@ -137,7 +137,7 @@ pub struct StackInfo {
 /// Lists the live tasks of the calling task's runtime; on a plain thread, of the default one.
 ///
 /// No worker is stopped: each tells of its tasks between two of them, and goes back to running them after a quarter of a
-/// millisecond. A worker that has not answered within a tenth of a second, because a task holds it up, is told by
+/// millisecond. A worker that has not answered for half a second, because a task holds it up, is told by
 /// [`TaskDump::silent`]; of its tasks the dump knows nothing but what they wait for, and which of them runs.
 ///
 /// A call from a task may let other tasks run first, as every call may that can wait.
@@ -198,7 +198,8 @@ impl TaskDump {
         self.workers
     }
 
-    /// The workers that did not answer, by the names of their threads: each is held up by the task that it runs.
+    /// The workers that did not answer, by the names of their threads: each is held up by the task that it runs, or is given no
+    /// processor.
     pub fn silent(&self) -> impl Iterator<Item = &str> {
         self.silent.iter().map(|name| &**name)
     }
