@@ -43,20 +43,54 @@ unsafe impl Sync for Record {}
 /// References that one record may have. What comes beyond that leaks them.
 const MOST: u32 = u32::MAX / 2;
 
-/// The largest closure, in bytes, that lies in the record though its value would need less room.
+/// The largest closure and the largest value, in bytes, that lie in the record itself: it stays as large as it is made for as
+/// long as the task lives. What is larger lies in a box, which is there when it is.
 const LARGE: usize = 32;
 
 #[repr(C)]
-struct Whole<F, T> {
+struct Whole<F, V> {
     task: Task,
-    body: UnsafeCell<Body<F, T>>,
+    body: UnsafeCell<Body<F, V>>,
+}
+
+/// How a value lies in the record.
+trait Kept {
+    type Value;
+    fn keep(value: Self::Value) -> Self;
+    fn into_value(self) -> Self::Value;
+}
+
+struct Inline<T>(T);
+
+impl<T> Kept for Inline<T> {
+    type Value = T;
+
+    fn keep(value: T) -> Self {
+        Inline(value)
+    }
+
+    fn into_value(self) -> T {
+        self.0
+    }
+}
+
+impl<T> Kept for Box<T> {
+    type Value = T;
+
+    fn keep(value: T) -> Self {
+        Box::new(value)
+    }
+
+    fn into_value(self) -> T {
+        *self
+    }
 }
 
 /// Room for any of these, each of which begins where it begins.
 #[repr(C)]
-union Body<F, T> {
+union Body<F, V> {
     job: ManuallyDrop<F>,
-    value: ManuallyDrop<T>,
+    value: ManuallyDrop<V>,
     panic: ManuallyDrop<Panic>,
 }
 
@@ -64,6 +98,8 @@ union Body<F, T> {
 pub(super) struct Kind {
     /// Runs the closure, once, and leaves what comes of it.
     run: unsafe fn(NonNull<Task>),
+    /// Drops the closure.
+    drop_job: unsafe fn(NonNull<Task>),
     /// Drops what is in the body, which is empty afterwards.
     clear: unsafe fn(NonNull<Task>),
     /// Moves a value out to where the second pointer says.
@@ -76,9 +112,10 @@ pub(super) struct Kind {
     free: unsafe fn(NonNull<Task>),
 }
 
-impl<F: FnOnce() -> T, T> Whole<F, T> {
+impl<F: FnOnce() -> V::Value, V: Kept> Whole<F, V> {
     const KIND: Kind = Kind {
         run: Self::run,
+        drop_job: Self::drop_job,
         clear: Self::clear,
         take: Self::take,
         leave: Self::leave,
@@ -86,7 +123,7 @@ impl<F: FnOnce() -> T, T> Whole<F, T> {
         free: Self::free,
     };
 
-    fn body(task: NonNull<Task>) -> *mut Body<F, T> {
+    fn body(task: NonNull<Task>) -> *mut Body<F, V> {
         let whole = task.cast::<Self>().as_ptr();
         // SAFETY: a record of this kind, of which this takes an address and reads nothing.
         UnsafeCell::raw_get(unsafe { &raw const (*whole).body })
@@ -96,10 +133,10 @@ impl<F: FnOnce() -> T, T> Whole<F, T> {
         let body = Self::body(task);
         // SAFETY: the caller has the body to itself, and the closure is in it.
         let job = unsafe { body.cast::<F>().read() };
-        let phase = match catch_unwind(AssertUnwindSafe(job)) {
+        let phase = match catch_unwind(AssertUnwindSafe(|| V::keep(job()))) {
             Ok(value) => {
                 // SAFETY: the closure has moved out, and nobody looks for an outcome yet.
-                unsafe { body.cast::<T>().write(value) };
+                unsafe { body.cast::<V>().write(value) };
                 Phase::Returned
             }
             Err(panic) => {
@@ -120,6 +157,11 @@ impl<F: FnOnce() -> T, T> Whole<F, T> {
         }
     }
 
+    unsafe fn drop_job(task: NonNull<Task>) {
+        // SAFETY: the caller has the body to itself, and the closure is in it.
+        unsafe { Self::body(task).cast::<F>().drop_in_place() };
+    }
+
     unsafe fn clear(task: NonNull<Task>) {
         let body = Self::body(task);
         // SAFETY: the caller has a reference.
@@ -128,7 +170,7 @@ impl<F: FnOnce() -> T, T> Whole<F, T> {
             // SAFETY: the caller has the body to itself, and what the phase says is in it.
             Phase::Pending => unsafe { body.cast::<F>().drop_in_place() },
             // SAFETY: as above.
-            Phase::Returned => unsafe { body.cast::<T>().drop_in_place() },
+            Phase::Returned => unsafe { body.cast::<V>().drop_in_place() },
             // SAFETY: as above.
             Phase::Panicked => unsafe { body.cast::<Panic>().drop_in_place() },
             Phase::Started | Phase::Empty => {}
@@ -137,9 +179,9 @@ impl<F: FnOnce() -> T, T> Whole<F, T> {
 
     unsafe fn take(task: NonNull<Task>, to: NonNull<()>) {
         // SAFETY: the caller has seen that the value is there, for it alone.
-        let value = unsafe { Self::body(task).cast::<T>().read() };
+        let value = unsafe { Self::body(task).cast::<V>().read() };
         // SAFETY: the caller has room for it there.
-        unsafe { to.cast::<T>().write(value) };
+        unsafe { to.cast::<V::Value>().write(value.into_value()) };
     }
 
     unsafe fn leave(task: NonNull<Task>, panic: Panic) {
@@ -161,21 +203,27 @@ impl<F: FnOnce() -> T, T> Whole<F, T> {
 impl Record {
     /// A record for a task that will run `job`, and two references: for the one who places it, and for its handle.
     pub(crate) fn new<F: FnOnce() -> T, T>(job: F, origin: Origin) -> [Record; 2] {
-        // The record stays as large as it is made, while a large closure moves to the stack when it starts: then its box goes.
-        if size_of::<F>() > LARGE.max(size_of::<T>()) {
-            let boxed = Box::new(job);
-            let job = move || {
-                let job = { *{ boxed } };
-                job()
-            };
-            return Record::with(job, origin);
+        match size_of::<T>() > LARGE {
+            true => Record::keeping::<F, Box<T>>(job, origin),
+            false => Record::keeping::<F, Inline<T>>(job, origin),
         }
-        Record::with(job, origin)
     }
 
-    fn with<F: FnOnce() -> T, T>(job: F, origin: Origin) -> [Record; 2] {
-        let body = UnsafeCell::new(Body::<F, T> { job: ManuallyDrop::new(job) });
-        let whole = Box::new(Whole { task: Task::new(2, &Whole::<F, T>::KIND, origin), body });
+    fn keeping<F: FnOnce() -> V::Value, V: Kept>(job: F, origin: Origin) -> [Record; 2] {
+        if size_of::<F>() <= LARGE {
+            return Record::with::<F, V>(job, origin);
+        }
+        let boxed = Box::new(job);
+        let job = move || {
+            let job = { *{ boxed } }; // the box goes with this line, and not after the call
+            job()
+        };
+        Record::with::<_, V>(job, origin)
+    }
+
+    fn with<F: FnOnce() -> V::Value, V: Kept>(job: F, origin: Origin) -> [Record; 2] {
+        let body = UnsafeCell::new(Body::<F, V> { job: ManuallyDrop::new(job) });
+        let whole = Box::new(Whole { task: Task::new(2, &Whole::<F, V>::KIND, origin), body });
         let task = NonNull::from(Box::leak(whole)).cast();
         [Record(task), Record(task)]
     }
@@ -215,8 +263,9 @@ impl Record {
     /// # Safety
     /// As for [`run`](Self::run).
     pub(super) unsafe fn drop_job(&self) {
+        self.completion.start(); // and not `empty`, which would say that it has finished
         // SAFETY: the record is of its own kind; the caller's promise.
-        unsafe { (self.kind.clear)(self.0) };
+        unsafe { (self.kind.drop_job)(self.0) };
     }
 
     /// Ends a task that has not run with a panic. If its closure is still there, that leaks.
@@ -320,5 +369,113 @@ impl Deref for Record {
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
+    }
+}
+
+#[cfg(all(test, not(towpath_loom)))]
+mod tests {
+    use std::panic::Location;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    /// Counts how often it is dropped.
+    struct Counted<const SIZE: usize>(Arc<AtomicUsize>, [u8; SIZE]);
+
+    impl<const SIZE: usize> Drop for Counted<SIZE> {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Ending {
+        Taken,
+        DetachedBefore,
+        DetachedAfter,
+        NeverRun,
+        Panicked,
+        GivenUp,
+    }
+
+    /// Has a record of a closure of CLOSURE bytes, or more, and a value of VALUE come to an end, and counts drops.
+    fn ends<const CLOSURE: usize, const VALUE: usize>(ending: Ending) {
+        let drops = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+        let captured = Counted(drops[0].clone(), [1; CLOSURE]);
+        let value = drops[1].clone();
+        let job = move || {
+            let captured = captured;
+            assert!(captured.1.iter().all(|&byte| byte == 1));
+            if ending == Ending::Panicked {
+                std::panic::resume_unwind(Box::new("meant"));
+            }
+            Counted(value, [7; VALUE])
+        };
+        let [task, handle] = Record::new(job, Origin::plain(Location::caller()));
+        let count = || drops.each_ref().map(|drops| drops.load(Ordering::Relaxed));
+        // SAFETY: once.
+        let run = || unsafe { Record::run(task.0) };
+        // SAFETY: it is what the closure returns.
+        let take = || unsafe { handle.take::<Counted<VALUE>>() };
+        match ending {
+            Ending::NeverRun => assert_eq!(count(), [0, 0]),
+            Ending::Taken => {
+                run();
+                assert_eq!(count(), [1, 0]);
+                let value = take().unwrap().ok().unwrap();
+                assert_eq!(value.1, [7; VALUE]);
+                drop(value);
+                assert!(take().is_none());
+            }
+            Ending::DetachedBefore => {
+                handle.detach();
+                run();
+                assert_eq!(count(), [1, 1]);
+            }
+            Ending::DetachedAfter => {
+                run();
+                handle.detach();
+                assert_eq!(count(), [1, 1]);
+            }
+            Ending::Panicked => {
+                run();
+                let panic = take().unwrap().err().unwrap();
+                assert_eq!(panic.downcast_ref(), Some(&"meant"));
+            }
+            Ending::GivenUp => {
+                // SAFETY: instead of running it.
+                unsafe { task.drop_job() };
+                assert_eq!(count(), [1, 0]);
+                assert!(!task.completion.is_finished(), "who joins it now would find nothing");
+                // SAFETY: as above.
+                unsafe { task.fail(Box::new("no stack")) };
+                assert!(task.completion.is_finished());
+                assert!(take().unwrap().is_err());
+            }
+        }
+        drop(handle);
+        drop(task);
+        let values = usize::from(!matches!(ending, Ending::NeverRun | Ending::Panicked | Ending::GivenUp));
+        assert_eq!(count(), [1, values], "{ending:?}, {CLOSURE} and {VALUE} bytes");
+        assert!(drops.iter().all(|drops| Arc::strong_count(drops) == 1), "something was never dropped");
+    }
+
+    #[test]
+    fn closure_and_value_are_dropped_once_whatever_becomes_of_the_task() {
+        use Ending::*;
+        for ending in [Taken, DetachedBefore, DetachedAfter, NeverRun, Panicked, GivenUp] {
+            ends::<0, 0>(ending);
+            ends::<0, 1000>(ending);
+            ends::<1000, 0>(ending);
+            ends::<1000, 1000>(ending);
+        }
+    }
+
+    #[test]
+    fn no_record_is_larger_than_a_small_closure_makes_it() {
+        // In malloc's 96 and 80.
+        assert!(size_of::<Whole<[u64; LARGE / 8], Inline<[u64; LARGE / 8]>>>() <= 88);
+        assert!(size_of::<Whole<(), Inline<()>>>() <= 72);
     }
 }
