@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::net::{AddrParseError, IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{AddrParseError, IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use crate::{Socket, State, States};
+use crate::{Socket, States};
 
 /// Which sockets are wanted: those of one of the states, and that each list that is not empty has something for.
 ///
@@ -67,42 +67,30 @@ impl Filter {
 
     /// Whether this socket is wanted.
     pub fn matches(&self, socket: &Socket) -> bool {
-        self.wants(socket.state, socket.local, socket.peer)
+        self.states.has(socket.state) && self.wants_ends(socket.local, socket.peer)
     }
 
-    /// Whether a socket in this state, of these addresses, is wanted.
-    pub fn wants(&self, state: State, local: SocketAddr, peer: Option<SocketAddr>) -> bool {
-        self.states.has(state) && self.wants_ends(local, peer)
-    }
-
-    /// Whether a socket of these addresses is wanted, whatever its state.
-    pub fn wants_ends(&self, local: SocketAddr, peer: Option<SocketAddr>) -> bool {
-        let peer = peer.unwrap_or_else(|| unspecified(&local));
-        any(&self.ports, |&port| port == local.port() || port == peer.port())
-            && any(&self.addresses, |prefix| prefix.contains(local.ip()) || prefix.contains(peer.ip()))
-            && self.local.admits(local)
+    /// Whether a socket of these addresses is wanted, whatever it is doing.
+    pub(crate) fn wants_ends(&self, local: SocketAddr, peer: Option<SocketAddr>) -> bool {
+        let ends = || [Some(local), peer].into_iter().flatten();
+        any(&self.ports, |&port| ends().any(|end| end.port() == port))
+            && any(&self.addresses, |prefix| ends().any(|end| prefix.contains(end.ip())))
+            && self.local.admits(Some(local))
             && self.peer.admits(peer)
     }
 }
 
 impl End {
-    fn admits(&self, end: SocketAddr) -> bool {
-        self.admits_port(end.port()) && any(&self.addresses, |prefix| prefix.contains(end.ip()))
-    }
-
-    fn admits_port(&self, port: u16) -> bool {
-        any(&self.ports, |&wanted| wanted == port)
+    /// An end that is not there has no port and no address.
+    fn admits(&self, end: Option<SocketAddr>) -> bool {
+        any(&self.ports, |&port| end.is_some_and(|end| end.port() == port))
+            && any(&self.addresses, |prefix| end.is_some_and(|end| prefix.contains(end.ip())))
     }
 }
 
 /// Whether the list has one of which it holds, or is empty.
 fn any<T>(list: &[T], holds: impl Fn(&T) -> bool) -> bool {
     list.is_empty() || list.iter().any(holds)
-}
-
-/// The address of the end that is not there, as the kernel has it.
-fn unspecified(local: &SocketAddr) -> SocketAddr {
-    SocketAddr::new(if local.is_ipv4() { [0; 4].into() } else { Ipv6Addr::UNSPECIFIED.into() }, 0)
 }
 
 /// The addresses that begin alike: `10.0.0.0/8`, `::1`, `fe80::/10`.
@@ -116,6 +104,8 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    pub(crate) const EVERY_V4: Prefix = Prefix { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 };
+
     /// The addresses that have their first `length` bits in common with this one; further bits of it mean nothing.
     ///
     /// # Errors

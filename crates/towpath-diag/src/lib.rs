@@ -17,15 +17,21 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod bytecode;
+mod bytes;
 mod changes;
 mod clock;
 mod closures;
 mod congestion;
 mod diag;
 mod filter;
+mod netlink;
 mod owners;
+mod request;
+mod row;
 mod socket;
 mod state;
+mod sys;
 mod tcp_info;
 
 pub use changes::{Change, Changes, Event, Key, Source};

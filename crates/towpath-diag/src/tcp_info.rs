@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::bytes;
+
 /// The length that this library has names for: that of Linux 6.18.
 const KNOWN: usize = 280;
 
@@ -91,19 +93,19 @@ impl TcpInfo {
     }
 
     fn octet(&self, at: usize) -> Option<u8> {
-        self.as_bytes().get(at).copied()
+        bytes::u8(self.as_bytes(), at)
     }
 
     fn u16(&self, at: usize) -> Option<u16> {
-        Some(u16::from_ne_bytes(*self.as_bytes().get(at..)?.first_chunk()?))
+        bytes::u16(self.as_bytes(), at)
     }
 
     fn u32(&self, at: usize) -> Option<u32> {
-        Some(u32::from_ne_bytes(*self.as_bytes().get(at..)?.first_chunk()?))
+        bytes::u32(self.as_bytes(), at)
     }
 
     fn u64(&self, at: usize) -> Option<u64> {
-        Some(u64::from_ne_bytes(*self.as_bytes().get(at..)?.first_chunk()?))
+        bytes::u64(self.as_bytes(), at)
     }
 
     fn micros(&self, at: usize) -> Option<Duration> {
