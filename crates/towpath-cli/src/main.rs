@@ -1,8 +1,8 @@
-//! `towpath`: serve and dial TCP, on the towpath library.
+//! `towpath`: serve and dial TCP, and see it, on the towpath library.
 //!
 //! A byte's way through this crate: `args` says what was meant, `serve` or `dial` does it in tasks, `output` prints what
-//! happened, and `exit` says how it ended. `kernel` asks what `towpath::net` does not, `signals` makes messages of
-//! signals.
+//! happened, and `exit` says how it ended. `watch` shows what the kernel knows of all that. `kernel` asks what
+//! `towpath::net` does not, `signals` makes messages of signals.
 
 mod args;
 mod dial;
@@ -11,6 +11,7 @@ mod kernel;
 mod output;
 mod serve;
 mod signals;
+mod watch;
 
 use std::io;
 use std::process;
@@ -35,11 +36,12 @@ fn main() {
 
 /// Runs `command` as a task, on a runtime of its own so that a wrong setting is told as one.
 fn start(form: Form, command: Command) -> Result<Exit, Failure> {
-    let signals = match command {
-        Command::Serve(_) => signals::STOP,
-        Command::Dial(_) => signals::INTERRUPT,
+    let stop = match &command {
+        Command::Serve(_) => signals::first_of(signals::STOP),
+        Command::Dial(_) => signals::first_of(signals::INTERRUPT),
+        Command::Watch(_) => signals::first_of(signals::STOP),
     };
-    let stop = signals::first_of(signals)
+    let stop = stop
         .map_err(|e| Failure::new(Exit::Other, format!("catch signals: {}", exit::reason(&e))))?;
     let runtime = Runtime::builder().build().map_err(|e| no_runtime(&e))?;
     let exit = runtime.run(move || run(form, command, &stop));
@@ -53,6 +55,7 @@ fn run(form: Form, command: Command, stop: &Receiver<i32>) -> Exit {
     let done = match command {
         Command::Serve(serve) => serve::run(&serve, &out, stop),
         Command::Dial(dial) => dial::run(&dial, &out, stop),
+        Command::Watch(watch) => watch::run(&watch, &out, stop),
     };
     let exit = done.unwrap_or_else(|failure| {
         out.event(&output::failure_event(&failure));

@@ -49,13 +49,9 @@ enum Process {
 impl Filter {
     /// Whether `subject` is one of those that are looked at.
     pub(crate) fn passes(&self, subject: &Subject<'_>) -> bool {
-        self.passes_but_process(subject)
+        (self.states.is_empty() || self.states.contains(&subject.state))
+            && self.passes_by_address(subject)
             && (self.processes.is_empty() || subject.owners.iter().any(|owner| self.has_process(owner)))
-    }
-
-    /// `passes`, as far as it can be said without knowing who has the socket.
-    pub(crate) fn passes_but_process(&self, subject: &Subject<'_>) -> bool {
-        (self.states.is_empty() || self.states.contains(&subject.state)) && self.passes_by_address(subject)
     }
 
     /// Whether the addresses and ports of `subject` are such as are looked at, whatever its state and its process.
@@ -71,9 +67,9 @@ impl Filter {
         !self.processes.is_empty()
     }
 
-    /// Whether the filter says anything of states.
-    pub(crate) fn names_states(&self) -> bool {
-        !self.states.is_empty()
+    /// The states that it names; none: any.
+    pub(crate) fn named_states(&self) -> &[State] {
+        &self.states
     }
 
     /// Whether every socket passes.
@@ -87,6 +83,14 @@ impl Filter {
             return self.ends.iter().map(|end| end.port()..=end.port()).collect();
         }
         self.ports.clone()
+    }
+
+    /// The addresses of which one end must have one; empty: any.
+    pub(crate) fn addresses(&self) -> Vec<Prefix> {
+        if self.addresses.is_empty() {
+            return self.ends.iter().map(|end| Prefix::from(end.ip())).collect();
+        }
+        self.addresses.clone()
     }
 
     fn has_process(&self, owner: &Owner) -> bool {

@@ -165,8 +165,8 @@ impl Table {
         }
     }
 
-    /// Ends the look: what it has not seen is gone.
-    pub(crate) fn end(&mut self, now: Moment) -> Looked {
+    /// Ends the look. If it was `whole`, what it has not seen is gone.
+    pub(crate) fn end(&mut self, now: Moment, whole: bool) -> Looked {
         let mut looked = Looked { new: std::mem::take(&mut self.new), ..Looked::default() };
         let mut heirs: Option<HashMap<Ends, u32>> = None;
         for number in 0..self.rows.len() as u32 {
@@ -175,6 +175,9 @@ impl Table {
                 continue;
             }
             if row.gone.is_none() {
+                if !whole {
+                    continue;
+                }
                 let heirs = heirs.get_or_insert_with(|| self.heirs(&looked.new));
                 if let Some(&heir) = heirs.get(&row.ends()) {
                     looked.renamed.push((row.cookie, self.inherit(heir, number)));

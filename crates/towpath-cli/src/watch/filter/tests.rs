@@ -1,6 +1,8 @@
 use super::*;
 
-const NOBODY: &[(u32, String)] = &[];
+use towpath_diag::{Diag, Owners, Want};
+
+const NOBODY: &[Owner] = &[];
 
 fn subject<'a>(state: State, local: &str, peer: &str) -> Subject<'a> {
     let peer = (peer != "*").then(|| peer.parse().unwrap());
@@ -106,17 +108,30 @@ fn a_v4_address_in_v6_clothes_is_one() {
 
 #[test]
 fn a_process_is_known_by_number_word_or_pattern() {
-    let owners = [(8808, "demo server".to_owned()), (1, "init".to_owned())];
-    let subject = Subject { owners: &owners, ..subject(State::Listen, "[::]:1", "*") };
-    for typed in ["process:8808", "process:demo", "process:/^dem. s/", "process:/^demo server$/ port:1", "process:init"] {
-        assert_passes(typed, &subject);
+    // This one, by a socket of its own.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let sockets = Diag::open().unwrap().sockets(&towpath_diag::Filter::new().port(port), Want::empty()).unwrap();
+    let mut owners = Owners::new();
+    let owners = owners.find(sockets[0].inode.unwrap());
+    let command = std::fs::read_to_string("/proc/self/comm").unwrap();
+    let (command, pid) = (command.trim(), std::process::id());
+    let ours = Subject { owners, ..subject(State::Listen, "[::]:1", "*") };
+    for typed in [
+        format!("process:{pid}"),
+        format!("process:{}", &command[1..4]),
+        format!("process:/^{}$/", command.replacen(&command[1..2], ".", 1)),
+        format!("process:/^{command}$/ port:1"),
+        format!("process:1 process:{pid}"),
+    ] {
+        assert_passes(&typed, &ours);
     }
-    for typed in ["process:880", "process:demos", "process:/^server/", "process:demo port:2"] {
-        assert_fails(typed, &subject);
+    for typed in [format!("process:{pid}0"), format!("process:{command}s"), "process:/^owpath/".into(), format!("process:{pid} port:2")] {
+        assert_fails(&typed, &ours);
     }
+    assert_fails("process:1", &subject(State::Listen, "[::]:1", "*"));
     assert!(filter("process:1").needs_owners());
     assert!(!filter("port:1").needs_owners());
-    assert!(filter("process:1").passes_but_process(&super::tests::subject(State::Listen, "[::]:1", "*")));
 }
 
 #[test]
@@ -137,7 +152,7 @@ fn what_cannot_be_meant_is_refused_by_its_word() {
         ("port:9-1", "the first port is above the last"),
         ("state:open", "no state is called open; there are listen syn-sent"),
         ("addr:localhost", "\"localhost\" is no address"),
-        ("addr:10.0.0.0/33", "a prefix has 0 to 32 bits"),
+        ("addr:10.0.0.0/33", "a prefix is at most 32 bits long"),
         ("host:80", "no key is called host; there are port: state: addr: process:"),
         ("process:", "which process?"),
         ("process:/a", "no second slash"),
