@@ -20,7 +20,7 @@ use std::time::Duration;
 use towpath::Runtime;
 use towpath::sync::channel::Receiver;
 
-use crate::args::{Command, Invocation, NotMeant};
+use crate::args::{Command, Invocation, NotMeant, View};
 use crate::exit::{Exit, Failure};
 use crate::output::{Form, Output};
 
@@ -39,6 +39,9 @@ fn start(form: Form, command: Command) -> Result<Exit, Failure> {
     let stop = match &command {
         Command::Serve(_) => signals::first_of(signals::STOP),
         Command::Dial(_) => signals::first_of(signals::INTERRUPT),
+        Command::Watch(watch) if watch.view == View::Screen => {
+            signals::every(watch::screen::SIGNALS, watch::screen::terminal::give_back)
+        }
         Command::Watch(_) => signals::first_of(signals::STOP),
     };
     let stop = stop

@@ -270,7 +270,15 @@ impl Pen<'_, '_> {
                 let x = width(shown) + 1;
                 let mut spans = vec![Span::styled("/", Modifier::BOLD), Span::raw(shown.to_owned()), Span::raw(after.to_owned())];
                 if let Some(error) = error {
-                    spans.push(Span::styled(format!("   {error}"), style(Tone::Alarm, self.look)));
+                    let text = Span::styled(cut(error, room, self.look.ascii), style(Tone::Alarm, self.look));
+                    if x + width(after) + 3 + width(error) <= room {
+                        spans.push(Span::raw("   "));
+                        spans.push(text);
+                    } else {
+                        // It says more than the line above.
+                        self.line(y - 1, Line::raw(" ".repeat(room)));
+                        self.line(y - 1, Line::from(text));
+                    }
                 }
                 self.line(y, Line::from(spans));
                 let x = u16::try_from(x).unwrap_or(u16::MAX).min(self.area.width - 1);
