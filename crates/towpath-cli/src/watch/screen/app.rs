@@ -369,12 +369,10 @@ impl App {
         let recent = self.watcher.lives.recent().skip(usize::try_from(later).unwrap_or(usize::MAX));
         let height = usize::from(heights(self.size.1, true).history);
         let lines = recent.take(height).map(|step| {
-            let text = detail::step_text(step, self.watcher.now(), self.clock, self.look.ascii);
             let (local, peer) = step.ends;
             let peer = peer.map_or_else(|| "*".to_owned(), |peer| peer.to_string());
-            // Time first, then who, then what.
-            let (time, change) = text.split_at(text.find("  ").unwrap_or(0));
-            format!("{time}  {local:<21} {peer:<21}{change}")
+            let (time, change) = detail::step_text(step, self.watcher.now(), self.clock, self.look.ascii);
+            format!("{time}  {local:<21} {peer:<21}  {change}")
         });
         History { title: format!("events: {}{why}", self.source), lines: lines.collect() }
     }

@@ -212,21 +212,23 @@ impl Page {
         }
         for (index, step) in subject.steps.iter().enumerate() {
             let label = if index == 0 { "history" } else { "" };
-            self.line(label, step_text(step, subject.style.now, subject.clock, self.ascii));
+            let (time, change) = step_text(step, subject.style.now, subject.clock, self.ascii);
+            self.line(label, format!("{time}  {change}"));
         }
     }
 }
 
-/// A change of state with its time of day.
-pub(super) fn step_text(step: &Step, now: Moment, clock: Timestamp, ascii: bool) -> String {
+/// The time of day of a change of state, in fifteen cells, and what it was.
+pub(super) fn step_text(step: &Step, now: Moment, clock: Timestamp, ascii: bool) -> (String, String) {
     let arrow = if ascii { "->" } else { "→" };
     let ago = jiff::SignedDuration::try_from(now.saturating_sub(step.at)).unwrap_or_default();
     let at = clock.checked_sub(ago).unwrap_or(clock).to_zoned(TimeZone::system());
     // What was only seen in a look is not known to the microsecond.
-    let time = if step.exact { at.strftime("%H:%M:%S%.6f") } else { at.strftime("%H:%M:%S%.1f") };
+    let time = at.strftime(if step.exact { "%H:%M:%S%.6f" } else { "%H:%M:%S%.1f" }).to_string();
     let after = step.since.map(|since| format!("  after {}", units::time(step.at.saturating_sub(since), ascii)));
     let (old, new) = (step.old.short(), step.new.short());
-    format!("{time:<15}  {old:>10} {arrow} {new:<10}{}", after.unwrap_or_default()).trim_end().to_owned()
+    let change = format!("{old:>10} {arrow} {new:<10}{}", after.unwrap_or_default());
+    (format!("{time:<15}"), change.trim_end().to_owned())
 }
 
 fn owner_unknown(inode: Option<u32>, state: State) -> &'static str {
