@@ -10,17 +10,19 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
+use clap_complete::Shell;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output::Form;
-use crate::watch::filter::Filter;
 use crate::output::look::Look;
+use crate::watch::filter::Filter;
 use typed::Typed;
 pub(crate) use typed::watch::KEYS;
 pub(crate) use watch::{View, Watch};
@@ -38,6 +40,9 @@ pub(crate) enum Command {
     Serve(Serve),
     Dial(Dial),
     Watch(Watch),
+    Tasks(Tasks),
+    /// Pages or completions, made of the arguments themselves.
+    Generate(Generate),
 }
 
 /// `towpath serve`
@@ -87,6 +92,33 @@ pub(crate) struct Dial {
     pub(crate) repeat: Option<Repeat>,
 }
 
+/// `towpath tasks`
+#[derive(Debug, Clone)]
+pub(crate) struct Tasks {
+    /// Which program; without it, the only one there is.
+    pub(crate) target: Option<Target>,
+    pub(crate) backtrace: bool,
+    /// How long the program may take to answer.
+    pub(crate) wait: Duration,
+}
+
+/// A program that is to be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    Process(u32),
+    Socket(PathBuf),
+}
+
+/// `towpath man`, `towpath completions`
+#[derive(Debug)]
+pub(crate) enum Generate {
+    /// One page, to stdout: of a subcommand, or of the whole.
+    Page(Option<String>),
+    /// All pages, into this folder.
+    Pages(PathBuf),
+    Completions(Shell),
+}
+
 /// To do it more than once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Repeat {
@@ -113,6 +145,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         typed::Command::Serve(serve) => Ok(Command::Serve(serve.into())),
         typed::Command::Dial(dial) => meant_dial(dial).map(Command::Dial),
         typed::Command::Watch(watch) => Watch::meant(watch, form).map(Command::Watch),
+        typed::Command::Tasks(tasks) => Ok(Command::Tasks(tasks.into())),
+        typed::Command::Man(man) => meant_man(man).map(Command::Generate),
+        typed::Command::Completions(typed) => Ok(Command::Generate(Generate::Completions(typed.shell))),
     };
     match command {
         Ok(command) => Ok(Invocation { form, command }),
@@ -159,6 +194,12 @@ impl From<typed::Serve> for Serve {
     }
 }
 
+impl From<typed::Tasks> for Tasks {
+    fn from(typed: typed::Tasks) -> Tasks {
+        Tasks { target: typed.target, backtrace: typed.backtrace, wait: typed.wait }
+    }
+}
+
 fn meant_dial(typed: typed::Dial) -> Result<Dial, Failure> {
     let expect = typed.expect.as_deref().map(expectation).transpose()?;
     let repeat = typed.repeat.map(|times| Repeat { times: times.get(), every: typed.every });
@@ -173,6 +214,28 @@ fn meant_dial(typed: typed::Dial) -> Result<Dial, Failure> {
         expect,
         repeat,
     })
+}
+
+fn meant_man(typed: typed::Man) -> Result<Generate, Failure> {
+    let Some(name) = typed.subcommand else {
+        return Ok(typed.out.map_or(Generate::Page(None), Generate::Pages));
+    };
+    let whole = description();
+    match whole.find_subcommand(&name) {
+        Some(_) => Ok(Generate::Page(Some(name))),
+        None => {
+            let names: Vec<_> = whole.get_subcommands().map(clap::Command::get_name).collect();
+            let what = format!("man {name}: there is no such subcommand");
+            Err(Failure::new(Exit::Usage, what).hint(format!("There are {}", names.join(", "))))
+        }
+    }
+}
+
+/// All that one may type, for those who describe it.
+pub(crate) fn description() -> clap::Command {
+    let mut command = Typed::command();
+    command.build();
+    command
 }
 
 /// `^` and `$` mean the beginning and the end of any line, for a server's banner is one.
@@ -200,6 +263,14 @@ fn address(typed: &str) -> Result<String, String> {
 /// A word of a filter, which clap refuses by itself when it cannot be meant.
 fn filter(typed: &str) -> Result<String, String> {
     typed.parse::<Filter>().map(|_| typed.to_owned()).map_err(|e| e.to_string())
+}
+
+/// A number is a process; what has a slash in it, or is anything else, a path.
+fn target(typed: &str) -> Result<Target, String> {
+    if !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_digit()) {
+        return typed.parse().map(Target::Process).map_err(|_| "no process has such a number".to_owned());
+    }
+    Ok(Target::Socket(typed.into()))
 }
 
 /// `200ms`, `5s`, `1m30s`.

@@ -16,12 +16,15 @@ use super::text;
 use crate::args::Mode;
 use crate::exit::Exit;
 use crate::kernel::{Path, SynOptions};
+use crate::tasks::endpoint::Task;
 use crate::watch::object::{Object, shown};
 
 /// Something that happened.
 #[derive(Debug, Serialize)]
 #[serde(tag = "ev", rename_all = "kebab-case")]
 pub(crate) enum Event<'a> {
+    /// `serve` will not be found by `tasks`, and serves all the same.
+    NoInspect { error: &'a str },
     /// `serve` waits for connections.
     Listening { addr: SocketAddr, mode: Mode },
     /// `serve`: connection `conn` was accepted.
@@ -134,6 +137,23 @@ pub(crate) enum Event<'a> {
     /// `watch --events`: so many changes, at least, came too fast to be told.
     Lost { changes: u64 },
 
+    /// `tasks`: the program that was asked. Only in JSON: a person gets a table.
+    Program {
+        pid: u32,
+        program: &'a str,
+        workers: usize,
+        /// Workers that a task holds up, so that they told nothing of theirs.
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        silent: &'a [String],
+        tasks: usize,
+    },
+    /// `tasks`: a task of the program `pid`. Only in JSON.
+    Task {
+        pid: u32,
+        #[serde(flatten)]
+        task: &'a Task,
+    },
+
     /// The command fails, or one dial of several does.
     Error {
         error: &'a str,
@@ -156,6 +176,8 @@ impl Event<'_> {
                 | Event::Data { .. }
                 | Event::Socket(_)
                 | Event::State { .. }
+                | Event::Program { .. }
+                | Event::Task { .. }
         )
     }
 }
