@@ -43,7 +43,11 @@ impl OnTerminal {
         tcsetwinsize(&master, winsize(size)).unwrap();
         let before = tcgetattr(&master).unwrap();
         let slave = || {
-            let slave = rustix::fs::open(&name, rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY, rustix::fs::Mode::empty());
+            let slave = rustix::fs::open(
+                &name,
+                rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY,
+                rustix::fs::Mode::empty(),
+            );
             Stdio::from(slave.unwrap())
         };
         // A session of its own, whose terminal this is: then Ctrl-C and hanging up mean what they mean to people.
@@ -149,6 +153,11 @@ impl OnTerminal {
         assert_eq!(now.local_modes, self.before.local_modes);
         assert_eq!(now.input_modes, self.before.input_modes);
         assert_eq!(now.output_modes, self.before.output_modes);
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn pid(&self) -> Pid {

@@ -69,6 +69,8 @@ pub(super) struct App {
     page: Option<Page>,
     prompt: Option<Prompt>,
     message: Option<(String, Tone)>,
+    /// What a capture has come to, while there is one.
+    recording: Option<String>,
 }
 
 /// What lies over the table.
@@ -114,6 +116,7 @@ impl App {
             page: None,
             prompt: None,
             message: None,
+            recording: None,
         }
     }
 
@@ -135,6 +138,20 @@ impl App {
     /// Says something in the last line, until a key is pressed.
     pub(super) fn say(&mut self, text: impl Into<String>, tone: Tone) {
         self.message = Some((text.into(), tone));
+    }
+
+    /// Says how far a capture is, while there is one.
+    pub(super) fn set_recording(&mut self, progress: Option<String>) {
+        self.recording = progress;
+    }
+
+    /// Who has the chosen socket, and which tasks use it, in words.
+    pub(super) fn owner_of_chosen(&self) -> String {
+        let whole = self.chosen.and_then(|cookie| self.watcher.find(cookie)).and_then(|row| self.watcher.whole(row));
+        let cells = whole
+            .iter()
+            .flat_map(|whole| [Column::Owner, Column::Task].map(|column| column.cell(whole, self.style()).text));
+        cells.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", task ")
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -397,6 +414,7 @@ impl App {
         Header {
             filter: self.watcher.filter.to_string(),
             paused: self.paused,
+            recording: self.recording.clone().unwrap_or_default(),
             interval: units::option(self.interval),
             sockets: self.watcher.present(),
             source: self.source.clone(),
@@ -442,8 +460,8 @@ fn moved(code: KeyCode, place: usize, page: usize, count: usize) -> Option<usize
 fn help(why: Option<&str>, source: &str) -> Vec<Line> {
     let plain = |label: &str, text: &str| Line { label: label.to_owned(), text: text.to_owned(), tone: Tone::Plain };
     let keys = KEYS.lines().map(|line| {
-        let (key, text) = line.trim_start().split_at_checked(11).unwrap_or((line, ""));
-        plain(key.trim_end(), text.trim_start())
+        let (key, text) = line.split_at_checked(13).unwrap_or((line, ""));
+        plain(key.trim(), text)
     });
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
     let columns = [
