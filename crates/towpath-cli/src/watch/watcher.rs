@@ -104,8 +104,10 @@ impl Watcher {
     fn arrange(&mut self, moved: bool) {
         let (table, lives, order) = (&self.table, &self.lives, self.order);
         if moved || !order.is_fixed() {
+            let listeners = table.rows().filter(|(_, row)| row.state == State::Listen);
+            let served = listeners.map(|(_, row)| row.local.port()).collect();
             self.ranked.sort_by(|&a, &b| match (table.row(a), table.row(b)) {
-                (Some(a), Some(b)) => order.compare(a, b, |row| since(lives, row)),
+                (Some(a), Some(b)) => order.compare(a, b, |row| since(lives, row), &served),
                 (a, b) => a.is_none().cmp(&b.is_none()),
             });
         }

@@ -25,8 +25,36 @@ pub(crate) struct OnTerminal {
 }
 
 struct Shared {
-    parser: Mutex<vt100::Parser>,
+    parser: Mutex<Screens>,
     changed: Condvar,
+}
+
+/// What is on the terminal, and whether that is a whole frame.
+struct Screens {
+    parser: vt100::Parser,
+    frame: Frame,
+}
+
+/// Follows the marks at the beginning and the end of a frame (synchronised updates, private mode 2026).
+#[derive(Default)]
+struct Frame {
+    begun: bool,
+    /// The last bytes, for a mark may come in two pieces.
+    last: Vec<u8>,
+}
+
+impl Frame {
+    fn see(&mut self, bytes: &[u8]) {
+        self.last.extend(bytes);
+        let mark = b"\x1b[?2026";
+        let found = self.last.windows(mark.len() + 1).rev().find(|window| window.starts_with(mark));
+        match found.and_then(<[u8]>::last) {
+            Some(b'h') => self.begun = true,
+            Some(b'l') => self.begun = false,
+            _ => {}
+        }
+        self.last.drain(..self.last.len().saturating_sub(mark.len()));
+    }
 }
 
 /// `towpath` with `arguments` on a terminal of so many columns and lines.
@@ -58,7 +86,8 @@ impl OnTerminal {
         change(&mut command);
         let child = command.spawn().unwrap();
         drop(command);
-        let parser = Mutex::new(vt100::Parser::new(size.1, size.0, 0));
+        let screens = Screens { parser: vt100::Parser::new(size.1, size.0, 0), frame: Frame::default() };
+        let parser = Mutex::new(screens);
         let shared = Arc::new(Shared { parser, changed: Condvar::new() });
         let master = std::fs::File::from(OwnedFd::from(master));
         let (reader, seen) = (master.try_clone().unwrap(), Arc::clone(&shared));
@@ -93,30 +122,30 @@ impl OnTerminal {
     #[track_caller]
     fn wait(&mut self, what: &str, holds: impl Fn(&vt100::Screen) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
-        let mut parser = self.shared.parser.lock().unwrap();
+        let mut screens = self.shared.parser.lock().unwrap();
         loop {
-            if holds(parser.screen()) {
-                return text(parser.screen());
+            if !screens.frame.begun && holds(screens.parser.screen()) {
+                return text(screens.parser.screen());
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let screen = text(parser.screen());
-                drop(parser);
+                let screen = text(screens.parser.screen());
+                drop(screens);
                 let _ = self.child.kill();
                 panic!("waited for {what}; the screen:\n{screen}\n{:?}", self.child.wait());
             }
-            parser = self.shared.changed.wait_timeout(parser, left).unwrap().0;
+            screens = self.shared.changed.wait_timeout(screens, left).unwrap().0;
         }
     }
 
     /// What the screen shows now.
     pub(crate) fn screen(&self) -> String {
-        text(self.shared.parser.lock().unwrap().screen())
+        text(self.shared.parser.lock().unwrap().parser.screen())
     }
 
     /// Makes the terminal another size, of so many columns and lines.
     pub(crate) fn resize(&mut self, size: (u16, u16)) {
-        self.shared.parser.lock().unwrap().screen_mut().set_size(size.1, size.0);
+        self.shared.parser.lock().unwrap().parser.screen_mut().set_size(size.1, size.0);
         tcsetwinsize(&self.master, winsize(size)).unwrap();
     }
 
@@ -180,7 +209,10 @@ fn watch(mut reader: std::fs::File, shared: &Shared) {
     let mut bytes = [0; 64 * 1024];
     // EIO: nobody has the other end any more.
     while let Ok(count @ 1..) = reader.read(&mut bytes) {
-        shared.parser.lock().unwrap().process(&bytes[..count]);
+        let mut screens = shared.parser.lock().unwrap();
+        screens.parser.process(&bytes[..count]);
+        screens.frame.see(&bytes[..count]);
+        drop(screens);
         shared.changed.notify_all();
     }
 }

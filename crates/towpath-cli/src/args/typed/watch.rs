@@ -62,7 +62,7 @@ pub(super) const ABOUT_WATCH: &str = concat!(
     "\
 The table:
   STATE          the state of RFC 9293; CLOSED is kept for 10 s
-  FOR            how long in this state; ">": it had begun before we first saw it
+  FOR            how long in this state; with > it had begun before we first saw it
   RQ SQ          bytes received and not read, bytes sent and not acknowledged; of a listener:
                  connections that wait to be accepted / how many may (FULL: more are dropped)
   RTT CWND RETR  smoothed round-trip time, congestion window in segments, segments sent again

@@ -246,8 +246,8 @@ impl Show<'_> {
     fn signal(&mut self, signal: i32) -> Result<Option<Ended>, Failure> {
         self.stale = true;
         match signal {
-            // The next frame takes the new size.
-            SIGWINCH => {}
+            // What is on it may have been cut, though its size be the same again by now.
+            SIGWINCH => self.screen.forget().map_err(|e| failed("draw", &e))?,
             SIGTSTP => {
                 terminal::give_back();
                 // Returns when we are to go on.
