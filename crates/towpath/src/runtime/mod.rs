@@ -207,6 +207,7 @@ impl Runtime {
     ///
     /// # Panics
     /// If `f` panics, with its panic. If the caller may not wait (see [`Cancelled`](crate::Cancelled)).
+    #[track_caller]
     pub fn run<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> T {
         match self.spawn(f).join() {
             Ok(value) => value,
