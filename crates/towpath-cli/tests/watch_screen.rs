@@ -285,24 +285,55 @@ fn ctrl_c_ends_it() {
 }
 
 #[test]
-fn ctrl_z_gives_the_terminal_back_and_going_on_takes_it_again() {
-    for stop in ["key", "signal"] {
-        let house = House::new();
-        let mut watch = house.watch(&[], USUAL);
-        watch.wait_for("▶ LISTEN");
-        match stop {
-            "key" => watch.press("\x1a"),
-            _ => watch.signal(Signal::TSTP),
-        }
+fn stopped_it_gives_the_terminal_back_and_going_on_takes_it_again() {
+    let house = House::new();
+    let mut watch = house.watch(&[], USUAL);
+    watch.wait_for("▶ LISTEN");
+    for _ in 0..2 {
+        watch.signal(Signal::TSTP);
         watch.wait_until_stopped();
         watch.wait_until_taken(false);
         watch.assert_as_before();
         watch.signal(Signal::CONT);
         watch.wait_until_taken(true);
         watch.wait_for("▶ LISTEN");
-        watch.press("q");
-        assert_eq!(watch.finish().0.code(), Some(0), "{stop}");
     }
+    // As when who stopped us could not be noticed.
+    watch.signal(Signal::STOP);
+    watch.wait_until_stopped();
+    watch.signal(Signal::CONT);
+    watch.press("j");
+    watch.wait_for("▶ ESTAB");
+    watch.press("q");
+    assert_eq!(watch.finish().0.code(), Some(0));
+}
+
+#[test]
+fn ctrl_z_stops_it_only_where_a_shell_takes_over() {
+    let house = House::new();
+    let mut watch = house.watch(&[], USUAL);
+    watch.wait_for("▶ LISTEN");
+    watch.press("\x1a");
+    watch.wait_for("there is no shell here");
+    watch.press("q");
+    assert_eq!(watch.finish().0.code(), Some(0));
+
+    // A shell with job control: it says so, and takes over.
+    let script = format!("set -m; \"$TOWPATH\" watch {}; echo \"back: $?\"; fg; echo \"end: $?\"", house.filter());
+    let mut shell = OnTerminal::run("bash", &["-c", &script], USUAL, |command| {
+        command.env("TOWPATH", common::TOWPATH);
+    });
+    shell.wait_for("▶ LISTEN");
+    shell.press("\x1a");
+    // It is brought back at once.
+    shell.wait_until_taken(false);
+    shell.wait_until_taken(true);
+    shell.wait_for("▶ LISTEN");
+    shell.press("q");
+    let (status, left) = shell.finish();
+    assert_has(&left, "back: 14");
+    assert_has(&left, "end: 0");
+    assert_eq!(status.code(), Some(0));
 }
 
 #[test]

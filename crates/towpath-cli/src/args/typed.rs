@@ -290,8 +290,7 @@ Exit codes:
 /// What the keys of `watch` do. `watch` itself shows it too.
 macro_rules! keys {
     () => {
-        "\
-  q          quit; on a page or in the filter line: back (also Esc)
+        "  q          quit; on a page or in the filter line: back (also Esc)
   ?          help
   up down    choose a socket (also j k PgUp PgDn Home End)
   Enter      all about it: tcp_info, what limits it, memory, timer, history, task

@@ -63,7 +63,18 @@ pub(crate) fn on_terminal(arguments: &[&str], size: (u16, u16)) -> OnTerminal {
 }
 
 impl OnTerminal {
+    /// `towpath` with `arguments`, in an environment that `change` changes.
     pub(crate) fn start(arguments: &[&str], size: (u16, u16), change: impl FnOnce(&mut Command)) -> OnTerminal {
+        OnTerminal::run(TOWPATH, arguments, size, change)
+    }
+
+    /// Any program.
+    pub(crate) fn run(
+        program: &str,
+        arguments: &[&str],
+        size: (u16, u16),
+        change: impl FnOnce(&mut Command),
+    ) -> OnTerminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -80,7 +91,7 @@ impl OnTerminal {
         };
         // A session of its own, whose terminal this is: then Ctrl-C and hanging up mean what they mean to people.
         let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(TOWPATH).args(arguments);
+        command.arg("--ctty").arg(program).args(arguments);
         settle(&mut command);
         command.env("TERM", "xterm-256color").stdin(slave()).stdout(slave()).stderr(slave());
         change(&mut command);

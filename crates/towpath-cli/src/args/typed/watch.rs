@@ -25,7 +25,7 @@ pub(in crate::args) struct Watch {
 
     /// Print one table, and exit
     ///
-    /// As without this option, when stdout is no terminal.
+    /// As without this option, when stdout is no terminal, or one that can do nothing but print (TERM=dumb).
     #[arg(long, conflicts_with_all = ["events", "for_time"])]
     pub(in crate::args) once: bool,
 

@@ -147,10 +147,10 @@ fn header(header: &Header, room: usize, look: Look) -> Line<'static> {
         (0, format!("{command}{name}")),
         (1, if header.paused { "PAUSED".to_owned() } else { String::new() }),
         (1, header.recording.clone()),
-        (4, format!("every {}", header.interval)),
+        (6, format!("every {}", header.interval)),
         (2, format!("{} socket{plural}", header.sockets)),
         (3, source),
-        (6, if header.order.is_empty() { String::new() } else { format!("by {}", header.order) }),
+        (4, if header.order.is_empty() { String::new() } else { format!("by {}", header.order) }),
         (5, header.time.clone()),
     ];
     parts.retain(|(_, text)| !text.is_empty());

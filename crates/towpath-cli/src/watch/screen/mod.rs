@@ -19,14 +19,14 @@ pub(crate) mod terminal;
 use std::io;
 use std::thread;
 
-use ratatui::crossterm::event::KeyEvent;
+use rustix::process::{getppid, getsid};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::low_level::emulate_default_handler;
 use towpath::sync::channel::{self, Receiver, Sender, TrySendError};
 use towpath::time::Instant;
 
 use self::app::{App, Wish};
-use self::keys::Typed;
+use self::keys::{Key, Typed};
 use self::recording::{Recorded, Recording, Wanted};
 use self::terminal::Screen;
 use super::columns::Tone;
@@ -102,6 +102,12 @@ pub(super) fn run(options: &Watch, out: &Output, look: Look, signals: &Receiver<
         out.event(&Event::Recorded { file: path.display().to_string(), segments, dropped });
     }
     ended
+}
+
+/// Whether who started us belongs to the same terminal, as a shell does that takes over when we stop.
+fn has_shell() -> bool {
+    let session = getppid().and_then(|parent| getsid(Some(parent)).ok());
+    session.is_some() && session == getsid(None).ok()
 }
 
 fn failed(what: &str, error: &io::Error) -> Failure {
@@ -227,12 +233,13 @@ impl Show<'_> {
         Ok(None)
     }
 
-    fn key(&mut self, key: KeyEvent) -> Result<Option<Ended>, Failure> {
+    fn key(&mut self, key: Key) -> Result<Option<Ended>, Failure> {
         self.stale = true;
         match self.app.key(key) {
             None => {}
             Some(Wish::Quit(exit)) => return Ok(Some(Ended::With(exit))),
-            Some(Wish::Suspend) => return self.signal(SIGTSTP),
+            Some(Wish::Suspend) if has_shell() => return self.signal(SIGTSTP),
+            Some(Wish::Suspend) => self.app.say("there is no shell here that could bring us back", Tone::Plain),
             Some(Wish::Redraw) => self.screen.forget().map_err(|e| failed("draw", &e))?,
             Some(Wish::Filter) => {
                 self.follow();

@@ -16,6 +16,7 @@ use ratatui::crossterm::terminal::{
     enable_raw_mode,
 };
 use ratatui::crossterm::{execute, queue};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::output::write_stdout;
 
@@ -92,10 +93,19 @@ pub(super) fn is_ours() -> bool {
 /// Gives the terminal back as it was, if it is ours.
 pub(crate) fn give_back() {
     if OURS.swap(false, Ordering::SeqCst) {
-        // First what always works: the other writes, which a terminal that is stopped does not take.
+        // First what always works: the other writes, and a terminal that is stopped takes nothing.
         let _ = disable_raw_mode();
-        let _ = execute!(Stdout, EndSynchronizedUpdate, LeaveAlternateScreen, Show);
+        if takes_more() {
+            let _ = execute!(Stdout, EndSynchronizedUpdate, LeaveAlternateScreen, Show);
+        }
     }
+}
+
+/// Whether the terminal takes what is written, or will in a moment.
+fn takes_more() -> bool {
+    let stdout = io::stdout();
+    let moment = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+    poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], Some(&moment)).is_ok_and(|ready| ready > 0)
 }
 
 /// stdout without std's buffer and lock, which a thread that panics may hold.
@@ -144,8 +154,6 @@ mod tests {
             "before the message, which would be lost on the other screen"
         );
         assert!(place("as planned") < place("1 passed"));
-        for mode in [" icanon ", " echo ", " isig "] {
-            place(mode);
-        }
+        place("isig icanon iexten echo ");
     }
 }
