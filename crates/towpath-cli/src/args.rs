@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod typed;
+mod watch;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -21,7 +22,10 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure};
 use crate::output::Form;
 use crate::output::look::Look;
+use crate::watch::filter::Filter;
 use typed::Typed;
+pub(crate) use typed::watch::KEYS;
+pub(crate) use watch::{View, Watch};
 
 /// What is to be done, and how it is to be told.
 #[derive(Debug)]
@@ -35,6 +39,7 @@ pub(crate) struct Invocation {
 pub(crate) enum Command {
     Serve(Serve),
     Dial(Dial),
+    Watch(Watch),
     Tasks(Tasks),
     /// Pages or completions, made of the arguments themselves.
     Generate(Generate),
@@ -139,6 +144,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     let command = match typed.command {
         typed::Command::Serve(serve) => Ok(Command::Serve(serve.into())),
         typed::Command::Dial(dial) => meant_dial(dial).map(Command::Dial),
+        typed::Command::Watch(watch) => Watch::meant(watch, form).map(Command::Watch),
         typed::Command::Tasks(tasks) => Ok(Command::Tasks(tasks.into())),
         typed::Command::Man(man) => meant_man(man).map(Command::Generate),
         typed::Command::Completions(typed) => Ok(Command::Generate(Generate::Completions(typed.shell))),
@@ -254,6 +260,11 @@ fn address(typed: &str) -> Result<String, String> {
     Ok(format!("{colon}{typed}"))
 }
 
+/// A word of a filter, which clap refuses by itself when it cannot be meant.
+fn filter(typed: &str) -> Result<String, String> {
+    typed.parse::<Filter>().map(|_| typed.to_owned()).map_err(|e| e.to_string())
+}
+
 /// A number is a process; what has a slash in it, or is anything else, a path.
 fn target(typed: &str) -> Result<Target, String> {
     if !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_digit()) {
@@ -263,7 +274,7 @@ fn target(typed: &str) -> Result<Target, String> {
 }
 
 /// `200ms`, `5s`, `1m30s`.
-fn duration(typed: &str) -> Result<Duration, String> {
+pub(crate) fn duration(typed: &str) -> Result<Duration, String> {
     if !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_digit()) {
         return Err(format!("it has no unit; try {typed}s, {typed}ms or {typed}m"));
     }

@@ -1,8 +1,8 @@
-//! `towpath`: serve and dial TCP, on the towpath library.
+//! `towpath`: serve and dial TCP, and see it, on the towpath library.
 //!
 //! A byte's way through this crate: `args` says what was meant, `serve` or `dial` does it in tasks, `output` prints what
-//! happened, and `exit` says how it ended. `tasks` asks other programs, `generate`
-//! prints pages and completions. `kernel` asks what `towpath::net` does not, `signals` makes messages of signals.
+//! happened, and `exit` says how it ended. `watch` shows what the kernel knows of all that, `tasks` asks other programs,
+//! `generate` prints pages and completions. `kernel` asks what `towpath::net` does not, `signals` makes messages of signals.
 
 mod args;
 mod dial;
@@ -13,6 +13,7 @@ mod output;
 mod serve;
 mod signals;
 mod tasks;
+mod watch;
 
 use std::io;
 use std::process;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use towpath::Runtime;
 use towpath::sync::channel::Receiver;
 
-use crate::args::{Command, Invocation, NotMeant};
+use crate::args::{Command, Invocation, NotMeant, View};
 use crate::exit::{Exit, Failure};
 use crate::output::event::Event;
 use crate::output::{Form, Output};
@@ -38,12 +39,16 @@ fn main() {
 
 /// Runs `command` as a task, on a runtime of its own so that a wrong setting is told as one.
 fn start(form: Form, command: Command) -> Result<Exit, Failure> {
-    let signals = match command {
-        Command::Serve(_) => signals::STOP,
-        Command::Dial(_) | Command::Tasks(_) | Command::Generate(_) => signals::INTERRUPT,
+    let stop = match &command {
+        Command::Serve(_) => signals::first_of(signals::STOP),
+        Command::Dial(_) => signals::first_of(signals::INTERRUPT),
+        Command::Watch(watch) if watch.view == View::Screen => {
+            signals::every(watch::screen::SIGNALS, watch::screen::terminal::give_back)
+        }
+        Command::Watch(_) => signals::first_of(signals::STOP),
+        Command::Tasks(_) | Command::Generate(_) => signals::first_of(signals::INTERRUPT),
     };
-    let stop = signals::first_of(signals)
-        .map_err(|e| Failure::new(Exit::Other, format!("catch signals: {}", exit::reason(&e))))?;
+    let stop = stop.map_err(|e| Failure::new(Exit::Other, format!("catch signals: {}", exit::reason(&e))))?;
     let runtime = runtime(form, matches!(command, Command::Serve(_))).map_err(|e| no_runtime(&e))?;
     let exit = runtime.run(move || run(form, command, &stop));
     // Nor by dropping the runtime, which would wait for them a while. What is left is of no use any more.
@@ -70,6 +75,7 @@ fn run(form: Form, command: Command, stop: &Receiver<i32>) -> Exit {
     let done = match command {
         Command::Serve(serve) => serve::run(&serve, &out, stop),
         Command::Dial(dial) => dial::run(&dial, &out, stop),
+        Command::Watch(watch) => watch::run(&watch, &out, stop),
         Command::Tasks(tasks) => tasks::run(tasks, form, &out, stop),
         Command::Generate(what) => towpath::task::unblock(move || generate::run(&what)),
     };

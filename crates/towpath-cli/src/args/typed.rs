@@ -24,7 +24,7 @@ use crate::output::look::Color;
     version,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "For more: towpath --help, towpath serve --help, towpath dial --help",
+    after_help = "For more: towpath --help, towpath serve --help, towpath dial --help, towpath watch --help",
     after_long_help = ABOUT_ALL
 )]
 pub(super) struct Typed {
@@ -80,6 +80,14 @@ pub(super) enum Command {
     /// stdin is still open.
     #[command(after_long_help = ABOUT_DIAL)]
     Dial(Dial),
+
+    /// Show TCP sockets as they live: states, queues, owners, tasks
+    ///
+    /// A table of the sockets that pass FILTER, refreshed every 2 seconds, with what changed highlighted, and below it
+    /// the history of their states. When stdout is no terminal, one table is printed. Needs no privilege; as root it
+    /// also sees what happens between two looks, and other people's processes.
+    #[command(after_long_help = watch::ABOUT_WATCH)]
+    Watch(watch::Watch),
 
     /// Show the tasks of a running program, and what each waits for
     ///
@@ -273,9 +281,27 @@ Exit codes:
     6  reset: the peer broke the connection off
     7  the name was not found
     8  the address is in use
-    9  a check failed (--expect)
+    9  a check failed (--expect, --fail-if)
    77  no permission
   130  Ctrl-C"
+    };
+}
+
+/// What the keys of `watch` do. `watch` itself shows it too.
+macro_rules! keys {
+    () => {
+        "  q          quit; on a page or in the filter line: back (also Esc)
+  ?          help
+  up down    choose a socket (also j k PgUp PgDn Home End)
+  Enter      all about it: tcp_info, what limits it, memory, timer, history, task
+  /          change the filter; Enter applies it, Esc leaves it
+  s S        sort by the next column; turn the order round
+  space      pause, and go on
+  e          show or hide the history of states
+  t          show or hide TIME-WAIT
+  T          show or hide the task column
+  w          write the segments of the chosen connection (or port) to a pcapng file in this
+             folder, until w comes again; needs CAP_NET_RAW"
     };
 }
 
@@ -284,7 +310,8 @@ const ABOUT_ALL: &str = concat!(
 Examples:
   towpath serve 8330         in one terminal
   towpath dial 8330          in another: the time arrives; type a line, then Ctrl-D
-  towpath tasks              in a third: what each of the server's tasks waits for
+  towpath watch 8330         in a third: both ends of it, as the kernel sees them
+  towpath tasks              in a fourth: what each of the server's tasks waits for
 
 Environment:
   NO_COLOR          no colour
@@ -343,3 +370,6 @@ Examples:
   towpath completions bash >~/.local/share/bash-completion/completions/towpath
   towpath completions zsh >~/.zfunc/_towpath            with ~/.zfunc in fpath
   towpath completions fish >~/.config/fish/completions/towpath.fish";
+
+// After the macros that it uses.
+pub(super) mod watch;

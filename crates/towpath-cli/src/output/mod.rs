@@ -59,7 +59,12 @@ impl Output {
         self.print(render(self.form, event));
     }
 
-    /// Shows text for people, which is data.
+    /// How events are written.
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Shows text for people, which is data: a table.
     pub(crate) fn text(&self, text: String) {
         self.print(Piece::Stdout(text.into()));
     }
@@ -114,6 +119,11 @@ pub(crate) fn stdout_lost(why: Option<io::Error>) -> Result<Exit, Failure> {
             Err(Failure::new(Exit::Other, format!("write stdout: {reason}")))
         }
     }
+}
+
+/// Writes all of `bytes` to stdout, past the printer: for who has the whole terminal.
+pub(crate) fn write_stdout(bytes: &[u8]) -> io::Result<()> {
+    printer::write_all(io::stdout(), bytes).map_err(Into::into)
 }
 
 /// Tells of `failure` while there is no printer, at once.
