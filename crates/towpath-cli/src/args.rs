@@ -9,10 +9,12 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
+use clap_complete::Shell;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Serialize;
 
@@ -33,6 +35,8 @@ pub(crate) struct Invocation {
 pub(crate) enum Command {
     Serve(Serve),
     Dial(Dial),
+    /// Pages or completions, made of the arguments themselves.
+    Generate(Generate),
 }
 
 /// `towpath serve`
@@ -82,6 +86,16 @@ pub(crate) struct Dial {
     pub(crate) repeat: Option<Repeat>,
 }
 
+/// `towpath man`, `towpath completions`
+#[derive(Debug)]
+pub(crate) enum Generate {
+    /// One page, to stdout: of a subcommand, or of the whole.
+    Page(Option<String>),
+    /// All pages, into this folder.
+    Pages(PathBuf),
+    Completions(Shell),
+}
+
 /// To do it more than once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Repeat {
@@ -107,6 +121,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     let command = match typed.command {
         typed::Command::Serve(serve) => Ok(Command::Serve(serve.into())),
         typed::Command::Dial(dial) => meant_dial(dial).map(Command::Dial),
+        typed::Command::Man(man) => meant_man(man).map(Command::Generate),
+        typed::Command::Completions(typed) => Ok(Command::Generate(Generate::Completions(typed.shell))),
     };
     match command {
         Ok(command) => Ok(Invocation { form, command }),
@@ -167,6 +183,28 @@ fn meant_dial(typed: typed::Dial) -> Result<Dial, Failure> {
         expect,
         repeat,
     })
+}
+
+fn meant_man(typed: typed::Man) -> Result<Generate, Failure> {
+    let Some(name) = typed.subcommand else {
+        return Ok(typed.out.map_or(Generate::Page(None), Generate::Pages));
+    };
+    let whole = description();
+    match whole.find_subcommand(&name) {
+        Some(_) => Ok(Generate::Page(Some(name))),
+        None => {
+            let names: Vec<_> = whole.get_subcommands().map(clap::Command::get_name).collect();
+            let what = format!("man {name}: there is no such subcommand");
+            Err(Failure::new(Exit::Usage, what).hint(format!("There are {}", names.join(", "))))
+        }
+    }
+}
+
+/// All that one may type, for those who describe it.
+pub(crate) fn description() -> clap::Command {
+    let mut command = Typed::command();
+    command.build();
+    command
 }
 
 /// `^` and `$` mean the beginning and the end of any line, for a server's banner is one.

@@ -1,12 +1,13 @@
 //! `towpath`: serve and dial TCP, on the towpath library.
 //!
 //! A byte's way through this crate: `args` says what was meant, `serve` or `dial` does it in tasks, `output` prints what
-//! happened, and `exit` says how it ended. `kernel` asks what `towpath::net` does not, `signals` makes messages of
+//! happened, and `exit` says how it ended. `generate` prints pages and completions. `kernel` asks what `towpath::net` does not, `signals` makes messages of
 //! signals.
 
 mod args;
 mod dial;
 mod exit;
+mod generate;
 mod kernel;
 mod output;
 mod serve;
@@ -37,7 +38,7 @@ fn main() {
 fn start(form: Form, command: Command) -> Result<Exit, Failure> {
     let signals = match command {
         Command::Serve(_) => signals::STOP,
-        Command::Dial(_) => signals::INTERRUPT,
+        Command::Dial(_) | Command::Generate(_) => signals::INTERRUPT,
     };
     let stop = signals::first_of(signals)
         .map_err(|e| Failure::new(Exit::Other, format!("catch signals: {}", exit::reason(&e))))?;
@@ -53,6 +54,7 @@ fn run(form: Form, command: Command, stop: &Receiver<i32>) -> Exit {
     let done = match command {
         Command::Serve(serve) => serve::run(&serve, &out, stop),
         Command::Dial(dial) => dial::run(&dial, &out, stop),
+        Command::Generate(what) => towpath::task::unblock(move || generate::run(&what)),
     };
     let exit = done.unwrap_or_else(|failure| {
         out.event(&output::failure_event(&failure));

@@ -4,9 +4,11 @@
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::bare_urls)]
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use super::{address, duration, positive_duration};
 use crate::output::look::Color;
@@ -78,6 +80,35 @@ pub(super) enum Command {
     /// stdin is still open.
     #[command(after_long_help = ABOUT_DIAL)]
     Dial(Dial),
+
+    /// Print a manual page, or write all of them into a folder
+    ///
+    /// The pages are made of what --help says, one for towpath itself and one for each subcommand, in the form that
+    /// man(1) reads.
+    #[command(after_long_help = ABOUT_MAN)]
+    Man(Man),
+
+    /// Print the completions for a shell
+    #[command(after_long_help = ABOUT_COMPLETIONS)]
+    Completions(Completions),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Man {
+    /// The subcommand whose page to print; without it, towpath's own
+    #[arg(value_name = "SUBCOMMAND")]
+    pub(super) subcommand: Option<String>,
+
+    /// Write every page into DIR, as towpath.1, towpath-serve.1 and so on
+    #[arg(long, value_name = "DIR", conflicts_with = "subcommand")]
+    pub(super) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// Which shell: bash, elvish, fish, powershell or zsh
+    #[arg(value_name = "SHELL", hide_possible_values = true)]
+    pub(super) shell: Shell,
 }
 
 #[derive(Debug, Args)]
@@ -229,7 +260,7 @@ Examples:
 Environment:
   NO_COLOR          no colour
   TOWPATH_WORKERS   how many threads run the tasks (default: one a processor)
-  TOWPATH_POLLER    how they learn what became ready: os
+  TOWPATH_POLLER    how they learn what became ready: os or uring
   TOWPATH_STACK     the address space of a task's stack, in bytes
 
 ",
@@ -260,3 +291,14 @@ Examples:
 ",
     exit_codes!()
 );
+
+const ABOUT_MAN: &str = "\
+Examples:
+  towpath man serve | man -l -
+  towpath man --out ~/.local/share/man/man1";
+
+const ABOUT_COMPLETIONS: &str = "\
+Examples:
+  towpath completions bash >~/.local/share/bash-completion/completions/towpath
+  towpath completions zsh >~/.zfunc/_towpath            with ~/.zfunc in fpath
+  towpath completions fish >~/.config/fish/completions/towpath.fish";
