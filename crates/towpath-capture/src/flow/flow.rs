@@ -154,6 +154,8 @@ pub struct Flow {
     pub began: Timestamp,
     /// When its latest segment passed.
     pub latest: Timestamp,
+    /// When it ended: then the verdict is final.
+    pub ended: Option<Timestamp>,
     /// Its first segment was no SYN: who is client and who server is a guess by their ports.
     pub from_middle: bool,
     /// From the first SYN until both sides were open.
@@ -177,10 +179,5 @@ impl Flow {
     /// Segments of which something had been sent before, both ways.
     pub fn retransmissions(&self) -> u64 {
         self.ends.client.sent.retransmissions + self.ends.server.sent.retransmissions
-    }
-
-    /// The verdict is final.
-    pub fn is_over(&self) -> bool {
-        matches!(self.verdict, Verdict::Clean | Verdict::Refused | Verdict::Reset { .. } | Verdict::HalfOpen { .. })
     }
 }

@@ -21,12 +21,16 @@
 //! assert_eq!(step.verdict.unwrap().to_string(), "refused (RST)");
 //! ```
 
+mod analysis;
+mod connection;
 #[allow(clippy::module_inception, reason = "the folder's main type")]
 mod flow;
 mod flows;
+mod seen;
 mod side;
 mod state;
 mod step;
+mod track;
 
 pub use flow::{Counts, End, Flow, FlowId, Verdict};
 pub use flows::{Flows, Limits};
