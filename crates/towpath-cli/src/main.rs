@@ -12,6 +12,7 @@ mod kernel;
 mod output;
 mod serve;
 mod signals;
+mod trace;
 
 use std::io;
 use std::process;
