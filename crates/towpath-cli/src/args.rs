@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod typed;
+mod watch;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,8 +21,11 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output::Form;
+use crate::watch::filter::Filter;
 use crate::output::look::Look;
 use typed::Typed;
+pub(crate) use typed::watch::KEYS;
+pub(crate) use watch::{View, Watch};
 
 /// What is to be done, and how it is to be told.
 #[derive(Debug)]
@@ -37,6 +41,7 @@ pub(crate) enum Command {
     Dial(Dial),
     /// Pages or completions, made of the arguments themselves.
     Generate(Generate),
+    Watch(Watch),
 }
 
 /// `towpath serve`
@@ -123,6 +128,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         typed::Command::Dial(dial) => meant_dial(dial).map(Command::Dial),
         typed::Command::Man(man) => meant_man(man).map(Command::Generate),
         typed::Command::Completions(typed) => Ok(Command::Generate(Generate::Completions(typed.shell))),
+        typed::Command::Watch(watch) => Watch::meant(watch, form).map(Command::Watch),
     };
     match command {
         Ok(command) => Ok(Invocation { form, command }),
@@ -229,8 +235,13 @@ fn address(typed: &str) -> Result<String, String> {
     Ok(format!("{colon}{typed}"))
 }
 
+/// A word of a filter, which clap refuses by itself when it cannot be meant.
+fn filter(typed: &str) -> Result<String, String> {
+    typed.parse::<Filter>().map(|_| typed.to_owned()).map_err(|e| e.to_string())
+}
+
 /// `200ms`, `5s`, `1m30s`.
-fn duration(typed: &str) -> Result<Duration, String> {
+pub(crate) fn duration(typed: &str) -> Result<Duration, String> {
     if !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_digit()) {
         return Err(format!("it has no unit; try {typed}s, {typed}ms or {typed}m"));
     }

@@ -49,7 +49,7 @@ impl Exit {
     }
 
     /// The code for an error of the network's.
-    fn of(error: &io::Error) -> Exit {
+    pub(crate) fn of(error: &io::Error) -> Exit {
         let lookup = op_error(error).is_some_and(|e| e.op() == Op::Lookup);
         match error.kind() {
             ErrorKind::InvalidInput => Exit::Usage,

@@ -1,7 +1,8 @@
-//! `towpath`: serve and dial TCP, on the towpath library.
+//! `towpath`: serve and dial TCP, and see it, on the towpath library.
 //!
 //! A byte's way through this crate: `args` says what was meant, `serve` or `dial` does it in tasks, `output` prints what
-//! happened, and `exit` says how it ended. `generate` prints pages and completions. `kernel` asks what `towpath::net` does not, `signals` makes messages of
+//! happened, and `exit` says how it ended. `watch` shows what the kernel knows of all that, `trace` what passes on the
+//! wire. `generate` prints pages and completions. `kernel` asks what `towpath::net` does not, `signals` makes messages of
 //! signals.
 
 mod args;
@@ -13,6 +14,7 @@ mod output;
 mod serve;
 mod signals;
 mod trace;
+mod watch;
 
 use std::io;
 use std::process;
@@ -38,7 +40,7 @@ fn main() {
 /// Runs `command` as a task, on a runtime of its own so that a wrong setting is told as one.
 fn start(form: Form, command: Command) -> Result<Exit, Failure> {
     let signals = match command {
-        Command::Serve(_) => signals::STOP,
+        Command::Serve(_) | Command::Watch(_) => signals::STOP,
         Command::Dial(_) | Command::Generate(_) => signals::INTERRUPT,
     };
     let stop = signals::first_of(signals)
@@ -56,6 +58,7 @@ fn run(form: Form, command: Command, stop: &Receiver<i32>) -> Exit {
         Command::Serve(serve) => serve::run(&serve, &out, stop),
         Command::Dial(dial) => dial::run(&dial, &out, stop),
         Command::Generate(what) => towpath::task::unblock(move || generate::run(&what)),
+        Command::Watch(watch) => watch::run(&watch, &out, stop),
     };
     let exit = done.unwrap_or_else(|failure| {
         out.event(&output::failure_event(&failure));

@@ -39,6 +39,13 @@ fn dial(line: &str) -> Dial {
     }
 }
 
+fn watch(line: &str) -> Watch {
+    match meant(line) {
+        Command::Watch(watch) => watch,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn the_command_line_is_consistent() {
     use clap::CommandFactory as _;
@@ -101,8 +108,42 @@ fn what_is_expected_is_looked_for_line_by_line() {
 }
 
 #[test]
+fn the_words_of_a_filter_are_one_filter() {
+    assert_eq!(watch("watch").filter.to_string(), "");
+    assert_eq!(watch("watch :8330 state:listen").filter.to_string(), ":8330 state:listen");
+    assert!(refused("watch state:nosuch").contains("no state is called nosuch"));
+    assert!(refused("watch http").contains("is no port"));
+}
+
+#[test]
+fn without_a_screen_watch_looks_once_or_for_as_long_as_it_is_told() {
+    // The tests' own stdout is no terminal, or captured.
+    for (line, view, limit) in [
+        ("watch --once", View::Snapshots, None),
+        ("watch --json", View::Snapshots, None),
+        ("watch --json --for 10s", View::Snapshots, Some(10)),
+        ("watch --events", View::Events, None),
+        ("watch --events --for 1m --json", View::Events, Some(60)),
+    ] {
+        let watch = watch(line);
+        assert_eq!((watch.view, watch.limit), (view, limit.map(Duration::from_secs)), "{line}");
+    }
+    assert!(refused("watch --once --for 1s").contains("cannot be used with"));
+    assert!(refused("watch -n 0s").contains("more than nothing"));
+    assert_eq!(watch("watch").interval, Duration::from_secs(2));
+}
+
+#[test]
+fn a_condition_on_time_needs_time() {
+    assert_eq!(watch("watch --once --fail-if count()>9 --fail-if recvq()>0").checks.len(), 2);
+    assert!(refused("watch --once --fail-if close-wait>5s").contains("one look does not tell how long"));
+    assert_eq!(watch("watch --json --for 10s --fail-if close-wait>5s").checks.len(), 1);
+    assert!(refused("watch --fail-if nonsense").contains("nothing is compared"));
+}
+
+#[test]
 fn what_is_to_come_is_not_there_yet() {
-    for word in ["watch", "trace", "tasks", "tour", "help"] {
+    for word in ["trace", "tasks", "tour", "help"] {
         assert!(refused(word).contains("unrecognized subcommand"), "{word}");
     }
     assert!(refused("").contains("Usage"));

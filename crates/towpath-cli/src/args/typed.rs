@@ -24,7 +24,7 @@ use crate::output::look::Color;
     version,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "For more: towpath --help, towpath serve --help, towpath dial --help",
+    after_help = "For more: towpath --help, towpath serve --help, towpath dial --help, towpath watch --help",
     after_long_help = ABOUT_ALL
 )]
 pub(super) struct Typed {
@@ -80,6 +80,14 @@ pub(super) enum Command {
     /// stdin is still open.
     #[command(after_long_help = ABOUT_DIAL)]
     Dial(Dial),
+
+    /// Show TCP sockets as they live: states, queues, owners, tasks
+    ///
+    /// A table of the sockets that pass FILTER, refreshed every 2 seconds, with what changed highlighted, and below it
+    /// the history of their states. When stdout is no terminal, one table is printed. Needs no privilege; as root it
+    /// also sees what happens between two looks, and other people's processes.
+    #[command(after_long_help = watch::ABOUT_WATCH)]
+    Watch(watch::Watch),
 
     /// Print a manual page, or write all of them into a folder
     ///
@@ -245,9 +253,27 @@ Exit codes:
     6  reset: the peer broke the connection off
     7  the name was not found
     8  the address is in use
-    9  a check failed (--expect)
+    9  a check failed (--expect, --fail-if)
    77  no permission
   130  Ctrl-C"
+    };
+}
+
+/// What the keys of `watch` do. `watch` itself shows it too.
+macro_rules! keys {
+    () => {
+        "\
+  q            quit; in a detail, the help or the filter line: back
+  ?            this help
+  up down      choose a socket (also j k, PgUp PgDn, Home End)
+  Enter        all about it: tcp_info, what limits it, memory, timers, history, task
+  /            change the filter; Enter applies it, Esc leaves it
+  s S          sort by the next column; turn the order round
+  space        pause and go on
+  e            show or hide the history of states
+  t            show or hide TIME-WAIT
+  T            show or hide the task column
+  w            write the segments of the chosen connection to a pcapng file (needs CAP_NET_RAW); w again stops"
     };
 }
 
@@ -256,6 +282,7 @@ const ABOUT_ALL: &str = concat!(
 Examples:
   towpath serve 8330         in one terminal
   towpath dial 8330          in another: the time arrives; type a line, then Ctrl-D
+  towpath watch 8330         in a third: both ends of it, as the kernel sees them
 
 Environment:
   NO_COLOR          no colour
@@ -302,3 +329,5 @@ Examples:
   towpath completions bash >~/.local/share/bash-completion/completions/towpath
   towpath completions zsh >~/.zfunc/_towpath            with ~/.zfunc in fpath
   towpath completions fish >~/.config/fish/completions/towpath.fish";
+// After the macros that it uses.
+pub(super) mod watch;

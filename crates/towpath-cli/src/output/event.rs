@@ -8,12 +8,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use towpath_diag::State as TcpState;
 
 use super::text;
 use crate::args::Mode;
 use crate::exit::Exit;
 use crate::kernel::{Path, SynOptions};
+use crate::watch::object::{Object, shown};
 
 /// Something that happened.
 #[derive(Debug, Serialize)]
@@ -98,6 +101,39 @@ pub(crate) enum Event<'a> {
     /// `dial --repeat`: how it went.
     Repeated { dials: u32, failed: u32 },
 
+    /// `watch`: a socket, with each look.
+    Socket(&'a Object<'a>),
+    /// `watch --events`: what will be told of, and how it is learnt.
+    Watching {
+        #[serde(skip_serializing_if = "str::is_empty")]
+        filter: &'a str,
+        source: From,
+        #[serde(rename = "interval_us", serialize_with = "some_micros", skip_serializing_if = "Option::is_none")]
+        interval: Option<Duration>,
+        /// Why it is not exact.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<&'a str>,
+    },
+    /// `watch --events`: a socket changed its state.
+    State {
+        /// When that was (RFC 3339, UTC); `time` is when it is told.
+        at: Timestamp,
+        /// Whether it happened then; else it was only seen then.
+        exact: bool,
+        local: SocketAddr,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<SocketAddr>,
+        #[serde(serialize_with = "shown")]
+        old: TcpState,
+        #[serde(serialize_with = "shown")]
+        new: TcpState,
+        /// How long it had been in the old state.
+        #[serde(rename = "after_us", serialize_with = "some_micros", skip_serializing_if = "Option::is_none")]
+        after: Option<Duration>,
+    },
+    /// `watch --events`: so many changes, at least, came too fast to be told.
+    Lost { changes: u64 },
+
     /// The command fails, or one dial of several does.
     Error {
         error: &'a str,
@@ -118,6 +154,8 @@ impl Event<'_> {
                 | Event::Read { .. }
                 | Event::Closed { .. }
                 | Event::Data { .. }
+                | Event::Socket(_)
+                | Event::State { .. }
         )
     }
 }
@@ -165,6 +203,16 @@ pub(crate) enum Ending {
     Failed(String),
 }
 
+/// How changes of state are learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum From {
+    /// The kernel tells each.
+    Exact,
+    /// By looking again and again.
+    Sampled,
+}
+
 /// Why `dial` ended a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -190,6 +238,10 @@ pub(crate) struct Totals {
 
 fn micros<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn some_micros<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)).serialize(serializer)
 }
 
 fn code<S: Serializer>(exit: &Exit, serializer: S) -> Result<S::Ok, S::Error> {

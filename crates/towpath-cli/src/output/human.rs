@@ -5,8 +5,9 @@
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
+use jiff::tz::TimeZone;
 
-use super::event::{Data, Ending, Event, HungUp, Totals};
+use super::event::{Data, Ending, Event, From, HungUp, Totals};
 use super::look::Look;
 use super::{text, units};
 
@@ -87,6 +88,35 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
         }
         Event::Repeated { dials, failed } => {
             format!("{dials} dials: {} good, {failed} failed", dials - failed)
+        }
+        // A person gets a table.
+        Event::Socket(_) => return String::new(),
+        Event::Watching { filter, source, interval, why } => {
+            let what = if filter.is_empty() { "every TCP socket" } else { filter };
+            let aside = match (source, interval, why) {
+                (From::Sampled, Some(interval), Some(why)) => {
+                    format!("sampled every {}: {why}", units::option(*interval))
+                }
+                _ => "exact (tracepoint)".to_owned(),
+            };
+            format!("watching {what}            {}", paint(ASIDE, &format!("events: {aside}")))
+        }
+        Event::State { at, exact, local, peer, old, new, after } => {
+            let time = at.to_zoned(TimeZone::system()).strftime("%H:%M:%S%.6f");
+            let peer = peer.map(|peer| peer.to_string()).unwrap_or_else(|| "*".to_owned());
+            let arrow = if look.ascii { "->" } else { "→" };
+            let seen = if *exact { "" } else { "  (seen then)" };
+            let after = after.map(|after| format!("  after {}", units::time(after, look.ascii))).unwrap_or_default();
+            let new = format!("{:<11}", new.short());
+            format!(
+                "{time}  {local:<21}  {peer:<21}  {:>11} {arrow} {}{}",
+                old.short(),
+                paint(NUMBER, &new),
+                paint(ASIDE, &format!("{after}{seen}"))
+            )
+        }
+        Event::Lost { changes } => {
+            paint(TROUBLE, &format!("{changes} changes or more are not told: they came faster than they could be read"))
         }
         Event::Error { error, hint, .. } => {
             let mut line = paint(TROUBLE, error);

@@ -59,6 +59,16 @@ impl Output {
         self.print(render(self.form, event));
     }
 
+    /// How events are written.
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Shows text that is data and no event: a table.
+    pub(crate) fn text(&self, text: String) {
+        self.print(Piece::Stdout(text.into()));
+    }
+
     /// Shows bytes that `dial` received: as they are, or as a dump that begins at `hex`.
     pub(crate) fn received(&self, chunk: &[u8], hex: Option<u64>, characters: &mut Characters) {
         match (self.form, hex) {

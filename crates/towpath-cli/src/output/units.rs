@@ -19,6 +19,13 @@ pub(crate) fn time(time: Duration, ascii: bool) -> String {
     }
 }
 
+/// The same without a space, for a column: `75µs`, `2.1s`, `1m02s`.
+pub(crate) fn short_time(duration: Duration, ascii: bool) -> String {
+    let mut text = time(duration, ascii);
+    text.retain(|c| c != ' ');
+    text
+}
+
 /// A time as one types it for an option: `200ms`, `5s`, `1m30s`.
 pub(crate) fn option(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -75,6 +82,7 @@ mod tests {
             assert_eq!(time(Duration::from_micros(micros), false), text);
         }
         assert_eq!(time(Duration::from_micros(28), true), "28 us");
+        assert_eq!(short_time(Duration::from_millis(2_100), false), "2.1s");
     }
 
     #[test]

@@ -1,0 +1,65 @@
+//! Waiting without a screen: for the next look, for what happens, for the order to stop.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use towpath::sync::channel::Receiver;
+use towpath::time::Instant;
+
+use super::feed::Batch;
+use crate::output::Output;
+
+/// Why a wait is over.
+#[derive(Debug)]
+pub(super) enum Woken {
+    /// It is time.
+    Due,
+    /// Something happened.
+    Batch(Batch),
+    /// A signal came.
+    Stop(i32),
+    /// Nobody reads our stdout any more, or it takes no more.
+    Lost(Option<io::Error>),
+}
+
+/// What may end a wait.
+#[derive(Debug)]
+pub(super) struct Calls<'a> {
+    pub(super) out: &'a Output,
+    pub(super) stop: &'a Receiver<i32>,
+    pub(super) batches: &'a Receiver<Batch>,
+}
+
+impl Calls<'_> {
+    /// Waits until `due`, or without it for ever, or until something else is to be done.
+    pub(super) fn wait(&self, due: Option<Instant>) -> Woken {
+        match due {
+            Some(due) => {
+                let left = due.saturating_duration_since(Instant::now());
+                towpath::select! {
+                    recv(self.stop) -> signal => Woken::stop(signal.ok()),
+                    recv(self.out.lost()) -> why => Woken::Lost(why.ok()),
+                    recv(self.batches) -> batch => Woken::batch(batch.ok()),
+                    timeout(left) => Woken::Due,
+                }
+            }
+            None => towpath::select! {
+                recv(self.stop) -> signal => Woken::stop(signal.ok()),
+                recv(self.out.lost()) -> why => Woken::Lost(why.ok()),
+                recv(self.batches) -> batch => Woken::batch(batch.ok()),
+            },
+        }
+    }
+}
+
+impl Woken {
+    fn stop(signal: Option<i32>) -> Woken {
+        // The thread that waits for signals lasts as long as the process.
+        Woken::Stop(signal.unwrap_or(signal_hook::consts::SIGTERM))
+    }
+
+    fn batch(batch: Option<Batch>) -> Woken {
+        Woken::Batch(batch.unwrap_or_else(|| Err(io::Error::other("the thread that waits for changes has ended"))))
+    }
+}

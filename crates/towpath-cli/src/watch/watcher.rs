@@ -1,0 +1,253 @@
+//! What one who watches knows: the sockets that pass the filter, in their order, with all that belongs to them. The views
+//! show it; this file brings it together and keeps it up to date.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+
+use towpath_diag::{Event, Socket, State, Want, monotonic};
+
+use super::check::{Check, Figures};
+use super::columns::Whole;
+use super::filter::{Filter, Subject};
+use super::lives::{Lives, Step};
+use super::names::Names;
+use super::order::Order;
+use super::source::Source;
+use super::table::{Ends, Looked, Moment, Row, Seen, Since, Table};
+use super::tasks::Tasks;
+use crate::args::Watch;
+use crate::exit::{Exit, Failure, reason};
+
+/// Sockets and what belongs to them.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    pub(crate) filter: Filter,
+    pub(crate) order: Order,
+    pub(crate) hides_time_wait: bool,
+    pub(crate) lives: Lives,
+    pub(crate) tasks: Tasks,
+    pub(crate) names: Option<Names>,
+    checks: Vec<Check>,
+    source: Source,
+    table: Table,
+    /// All rows in their order.
+    ranked: Vec<u32>,
+    /// Those that are shown, in their order.
+    shown: Vec<u32>,
+    /// When we last looked.
+    now: Moment,
+}
+
+impl Watcher {
+    pub(crate) fn new(options: &Watch) -> Result<Watcher, Failure> {
+        let names = options.resolve.then(Names::start).transpose();
+        let names = names.map_err(|e| Failure::new(Exit::Other, format!("start to resolve names: {}", reason(&e))))?;
+        Ok(Watcher {
+            filter: options.filter.clone(),
+            order: Order::default(),
+            hides_time_wait: false,
+            lives: Lives::default(),
+            tasks: Tasks::default(),
+            names,
+            checks: options.checks.clone(),
+            source: Source::open()?,
+            table: Table::new(options.cumulative),
+            ranked: vec![],
+            shown: vec![],
+            now: monotonic(),
+        })
+    }
+
+    /// Looks at the sockets, as cheaply as the order of the rows allows. How their segments fare is asked later, of those
+    /// that are visible (`look_closer`).
+    pub(crate) fn look(&mut self) -> Result<Looked, Failure> {
+        let want = if self.order.needs_paths() { Want::INFO } else { Want::empty() };
+        self.now = monotonic();
+        let looked = self.source.look(&self.filter, want, &mut self.table)?;
+        self.settle(&looked);
+        Ok(looked)
+    }
+
+    /// Looks at the sockets with all that there is to know, and returns them as the kernel told of them.
+    pub(crate) fn look_at_all(&mut self, want: Want) -> Result<HashMap<u64, Socket>, Failure> {
+        self.now = monotonic();
+        let sockets = self.source.sockets(&self.filter, want)?;
+        self.table.begin();
+        for socket in &sockets {
+            self.table.see(&Seen::from(socket), self.now);
+        }
+        let looked = self.table.end(self.now, true);
+        self.settle(&looked);
+        self.learn_owners(self.shown.clone());
+        Ok(sockets.into_iter().map(|socket| (socket.cookie, socket)).collect())
+    }
+
+    /// Takes in what came of a look.
+    fn settle(&mut self, looked: &Looked) {
+        self.lives.forget_ended(self.now);
+        if looked.removed {
+            self.ranked.retain(|&number| self.table.row(number).is_some());
+        }
+        self.ranked.extend(&looked.new);
+        if self.needs_owners() {
+            self.learn_owners(vec![]);
+        }
+        self.arrange(!looked.new.is_empty());
+    }
+
+    /// Puts the rows in order anew, after the order or what is shown was changed.
+    pub(crate) fn rearrange(&mut self) {
+        self.arrange(true);
+    }
+
+    fn arrange(&mut self, moved: bool) {
+        let (table, lives, order) = (&self.table, &self.lives, self.order);
+        if moved || !order.is_fixed() {
+            self.ranked.sort_by(|&a, &b| match (table.row(a), table.row(b)) {
+                (Some(a), Some(b)) => order.compare(a, b, |row| since(lives, row)),
+                (a, b) => a.is_none().cmp(&b.is_none()),
+            });
+        }
+        let mut shown = std::mem::take(&mut self.shown);
+        shown.clear();
+        shown.extend(self.ranked.iter().copied().filter(|&number| self.is_shown(number)));
+        self.shown = shown;
+    }
+
+    fn is_shown(&self, number: u32) -> bool {
+        let Some(row) = self.table.row(number) else { return false };
+        !(self.hides_time_wait && row.state == State::TimeWait)
+            && (self.filter.is_empty() || self.filter.passes(&self.subject(row)))
+    }
+
+    fn subject<'a>(&'a self, row: &Row) -> Subject<'a> {
+        Subject { state: row.state, local: row.local, peer: row.peer, owners: self.source.owners(row.inode) }
+    }
+
+    fn needs_owners(&self) -> bool {
+        self.filter.needs_owners() || self.checks.iter().any(Check::needs_owners)
+    }
+
+    /// Sees to it that the owners of these rows are known; without any, of all.
+    fn learn_owners(&mut self, rows: Vec<u32>) {
+        let all = || self.table.rows().filter_map(|(_, row)| row.inode);
+        if rows.is_empty() {
+            self.source.learn_owners(all(), all());
+        } else {
+            let needed = rows.iter().filter_map(|&number| self.table.row(number)?.inode);
+            self.source.learn_owners(needed, all());
+        }
+    }
+
+    /// Asks what the table shows of these rows beyond a look: how their segments fare, and who has them.
+    pub(crate) fn look_closer(&mut self, rows: &[u32]) {
+        for &number in rows {
+            if !self.table.lacks_path(number) {
+                continue;
+            }
+            let Some(row) = self.table.row(number) else { continue };
+            if matches!(row.state, State::Listen | State::TimeWait) {
+                continue;
+            }
+            // One that is gone, or cannot be asked now, keeps what it had.
+            let found = self.source.ask(row, Want::INFO).ok().flatten();
+            self.table.take_path(number, found.as_ref().and_then(|socket| socket.info.as_ref()));
+        }
+        if !rows.is_empty() {
+            self.learn_owners(rows.to_vec());
+        }
+        if let Some(names) = &mut self.names {
+            let rows = rows.iter().filter_map(|&number| self.table.row(number));
+            names.ask(rows.flat_map(|row| std::iter::once(row.local).chain(row.peer)).map(|end| end.ip()));
+        }
+    }
+
+    /// All that the kernel tells of one socket now.
+    pub(crate) fn ask(&mut self, number: u32) -> Option<Socket> {
+        let row = self.table.row(number)?;
+        self.source.ask(row, Want::all()).ok().flatten()
+    }
+
+    /// Whether the socket of these addresses belongs to a process that the filter names; not known while no process has it.
+    pub(crate) fn is_owned(&mut self, ends: &Ends, want: Want) -> Option<bool> {
+        let socket = self.source.find(ends, want).ok().flatten()?;
+        let inode = socket.inode?;
+        self.source.learn_owners([inode], std::iter::once(inode));
+        let owners = self.source.owners(Some(inode));
+        Some(self.filter.passes(&Subject { state: socket.state, local: socket.local, peer: socket.peer, owners }))
+    }
+
+    /// Takes in what happened, and returns the changes of state that pass the filter.
+    pub(crate) fn hear(&mut self, event: &Event) -> Option<Step> {
+        match event {
+            Event::Change(change) => {
+                let subject = Subject { state: change.new, local: change.local, peer: change.peer, owners: &[] };
+                self.filter.passes_by_address(&subject).then(|| self.lives.note(change))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a condition that holds says; then the check has failed.
+    pub(crate) fn failed_check(&self) -> Option<String> {
+        self.checks.iter().find_map(|check| {
+            let mut checking = check.begin();
+            for &number in &self.shown {
+                let Some(row) = self.table.row(number).filter(|row| row.gone.is_none()) else { continue };
+                checking.see(&Figures {
+                    subject: self.subject(row),
+                    age: self.now.saturating_sub(since(&self.lives, row).at),
+                    recv_queue: row.receive_queue,
+                    send_queue: row.send_queue,
+                });
+            }
+            checking.failed()
+        })
+    }
+
+    /// The rows that are shown, in their order, by number.
+    pub(crate) fn shown(&self) -> &[u32] {
+        &self.shown
+    }
+
+    /// A row with what belongs to it.
+    pub(crate) fn whole(&self, number: u32) -> Option<Whole<'_>> {
+        let row = self.table.row(number)?;
+        Some(Whole {
+            row,
+            since: since(&self.lives, row),
+            owners: self.source.owners(row.inode),
+            tasks: self.tasks.of(row.cookie),
+        })
+    }
+
+    /// The number of the row with this cookie.
+    pub(crate) fn find(&self, cookie: u64) -> Option<u32> {
+        self.table.find(cookie)
+    }
+
+    /// How many sockets that are shown are there.
+    pub(crate) fn present(&self) -> usize {
+        self.shown.iter().filter(|&&number| self.table.row(number).is_some_and(|row| row.gone.is_none())).count()
+    }
+
+    /// When we last looked.
+    pub(crate) fn now(&self) -> Moment {
+        self.now
+    }
+
+    /// Looks at other sockets from now on.
+    pub(crate) fn turn_to(&mut self, filter: Filter) {
+        self.filter = filter;
+        self.table.clear();
+        self.lives.clear();
+        self.ranked.clear();
+        self.shown.clear();
+    }
+}
+
+/// When `row` came into its state: as it was seen to happen, or else as looks tell.
+fn since(lives: &Lives, row: &Row) -> Since {
+    lives.since(&row.ends(), row.state).unwrap_or(row.since)
+}

@@ -1,0 +1,30 @@
+//! Says how the states of TCP sockets change, until interrupted.
+//!
+//!     cargo run --example changes            of all of them
+//!     cargo run --example changes -- 8330    of those of a port
+
+use std::io::{self, Write};
+
+use towpath_diag::{Changes, Event, Filter, monotonic};
+
+fn main() -> io::Result<()> {
+    let mut filter = Filter::new();
+    for port in std::env::args().skip(1) {
+        filter = filter.port(port.parse().map_err(|_| io::Error::other(format!("{port} is no port")))?);
+    }
+    let mut changes = Changes::open(&filter, Changes::INTERVAL)?;
+    eprintln!("{:?}, {}", changes.source(), changes.place().unwrap_or("by dumps"));
+
+    let (start, mut out) = (monotonic(), io::stdout().lock());
+    loop {
+        match changes.next(None)? {
+            Some(Event::Change(change)) => {
+                let peer = change.peer.map_or("*".into(), |peer| peer.to_string());
+                let (at, about) = (change.at.saturating_sub(start), if change.exact { ' ' } else { '~' });
+                writeln!(out, "{at:>14?}{about} {} {peer} {} → {}", change.local, change.old, change.new)?;
+            }
+            Some(Event::Lost(some)) => writeln!(out, "{some} lost")?,
+            Some(_) | None => {}
+        }
+    }
+}
