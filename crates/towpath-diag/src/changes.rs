@@ -155,8 +155,8 @@ impl Changes {
         }
     }
 
-    /// The next one, in the order of their times; none if the time is over or a signal was handled. Without a time, waits for
-    /// one of these.
+    /// The next one; none if the time is over or a signal was handled. Without a time, waits for one of these. Those that are
+    /// exact come in the order of their times.
     ///
     /// # Errors
     /// What the kernel has to say, which it will again.

@@ -79,7 +79,7 @@ impl Exact {
         let (held, joiner, ready) = Default::default();
         Ok(Exact {
             pipes,
-            instance,
+            _instance: instance,
             tracefs,
             epoll,
             alarm,

@@ -89,11 +89,18 @@ fn folder(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno>
     openat(at, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
+/// Some files give what the first call has room for, and no more.
+const ROOM: usize = 64 << 10;
+
 fn read(at: &OwnedFd, path: &str) -> io::Result<String> {
-    let mut text = String::new();
-    let fd = openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    File::from(fd).read_to_string(&mut text)?;
-    Ok(text)
+    let mut file = File::from(openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+    let (mut text, mut room) = (Vec::new(), vec![0; ROOM]);
+    loop {
+        match file.read(&mut room)? {
+            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            length => text.extend_from_slice(&room[..length]),
+        }
+    }
 }
 
 /// Removes instances whose processes are gone. The kernel does not let go of one that is being read, whoever it is that reads.
