@@ -11,10 +11,12 @@
 //! |---|---|
 //! | [`segment`] | one frame to one TCP segment, options included |
 //! | [`flow`] | segments to connections |
+//! | [`file`] | pcap and pcapng files to frames, frames to pcapng |
 
 mod frame;
 mod time;
 
+pub mod file;
 pub mod flow;
 pub mod segment;
 

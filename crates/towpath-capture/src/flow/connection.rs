@@ -171,7 +171,9 @@ impl Connection {
         }
         // RFC 9293, 3.10.7.4, but for keep-alives, which are answered with the number before.
         let came = &self.tracks[if self.itself { to } else { to.other() }];
-        let end = came.edge.unwrap_or(i64::MAX).max(came.next);
+        // Before the peer has granted a window nothing is larger than a SYN can say; later, what RFC 7323 allows.
+        let most = if self.flow.handshake.is_none() && !self.flow.from_middle { 0xffff } else { 1 << 30 };
+        let end = came.edge.unwrap_or(came.next + most).max(came.next);
         came.synced && (seq < came.seen.low() - 1 || seq > end)
     }
 
