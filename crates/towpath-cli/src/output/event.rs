@@ -16,6 +16,7 @@ use super::text;
 use crate::args::Mode;
 use crate::exit::Exit;
 use crate::kernel::{Path, SynOptions};
+use crate::tasks::endpoint::Task;
 use crate::trace;
 use crate::watch::object::{Object, shown};
 
@@ -23,6 +24,8 @@ use crate::watch::object::{Object, shown};
 #[derive(Debug, Serialize)]
 #[serde(tag = "ev", rename_all = "kebab-case")]
 pub(crate) enum Event<'a> {
+    /// `serve` will not be found by `tasks`, and serves all the same.
+    NoInspect { error: &'a str },
     /// `serve` waits for connections.
     Listening { addr: SocketAddr, mode: Mode },
     /// `serve`: connection `conn` was accepted.
@@ -168,6 +171,22 @@ pub(crate) enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         file: Option<&'a str>,
     },
+    /// `tasks`: the program that was asked. Only in JSON: a person gets a table.
+    Program {
+        pid: u32,
+        program: &'a str,
+        workers: usize,
+        /// Workers that a task holds up, so that they told nothing of theirs.
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        silent: &'a [String],
+        tasks: usize,
+    },
+    /// `tasks`: a task of the program `pid`. Only in JSON.
+    Task {
+        pid: u32,
+        #[serde(flatten)]
+        task: &'a Task,
+    },
 
     /// The command fails, or one dial of several does.
     Error {
@@ -193,6 +212,8 @@ impl Event<'_> {
                 | Event::State { .. }
                 | Event::Segment(_)
                 | Event::Connection(_)
+                | Event::Program { .. }
+                | Event::Task { .. }
         )
     }
 }

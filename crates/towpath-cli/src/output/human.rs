@@ -148,6 +148,10 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
             }
             paint(ASIDE, &line)
         }
+        // The table that `tasks` makes of these for a person has more on each line.
+        Event::Program { pid, program, tasks, .. } => format!("{} {pid}: {tasks} tasks", escaped(program, look)),
+        Event::Task { task, .. } => format!("#{} {}", task.id, escaped(&task.state, look)),
+        Event::NoInspect { error } => format!("towpath tasks cannot ask this program: {error}"),
         Event::Error { error, hint, .. } => {
             let mut line = paint(TROUBLE, error);
             if let Some(hint) = hint {
@@ -160,6 +164,10 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
         line.push('\n');
     }
     line
+}
+
+fn escaped(text: &str, look: Look) -> String {
+    text::escape(text.as_bytes(), look.ascii)
 }
 
 fn ending(why: &Ending, look: Look) -> String {

@@ -123,7 +123,12 @@ pub(crate) fn stdout_lost(why: Option<io::Error>) -> Result<Exit, Failure> {
 
 /// Tells of `failure` while there is no printer, at once.
 pub(crate) fn print_failure(form: Form, failure: &Failure) {
-    printer::print(render(form, &failure_event(failure)));
+    print_now(form, &failure_event(failure));
+}
+
+/// Tells of `event` while there is no printer, at once.
+pub(crate) fn print_now(form: Form, event: &Event<'_>) {
+    printer::print(render(form, event));
 }
 
 /// The event that `failure` is.
