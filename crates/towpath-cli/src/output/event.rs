@@ -144,6 +144,8 @@ pub(crate) enum Event<'a> {
         #[serde(skip_serializing_if = "str::is_empty")]
         filter: &'a str,
     },
+    /// `trace`: the interface has been taken down; if it comes up again, the trace goes on.
+    Down,
     /// `trace`: a segment; `time` is when it passed.
     Segment(Box<trace::object::Segment<'a>>),
     /// `trace`: a connection is over, or the capture is and this is where it stands; `time` is its latest segment's.

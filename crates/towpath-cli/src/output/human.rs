@@ -122,6 +122,7 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
             let what = if filter.is_empty() { "every TCP segment" } else { filter };
             format!("tracing {what} on {interface}            {}", paint(ASIDE, "ctrl-c stops"))
         }
+        Event::Down => paint(TROUBLE, "the interface is down; when it comes up again, this goes on"),
         // `trace` draws these itself.
         Event::Segment(_) | Event::Connection(_) => return String::new(),
         Event::NotShown { segments } => {
