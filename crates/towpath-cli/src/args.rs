@@ -22,8 +22,8 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output::Form;
-use crate::watch::filter::Filter;
 use crate::output::look::Look;
+use crate::watch::filter::Filter;
 use typed::Typed;
 pub(crate) use trace::{Origin, Trace};
 pub(crate) use typed::watch::KEYS;
@@ -41,11 +41,11 @@ pub(crate) struct Invocation {
 pub(crate) enum Command {
     Serve(Serve),
     Dial(Dial),
+    Watch(Watch),
+    Trace(Trace),
     Tasks(Tasks),
     /// Pages or completions, made of the arguments themselves.
     Generate(Generate),
-    Watch(Watch),
-    Trace(Trace),
 }
 
 /// `towpath serve`
@@ -147,11 +147,11 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     let command = match typed.command {
         typed::Command::Serve(serve) => Ok(Command::Serve(serve.into())),
         typed::Command::Dial(dial) => meant_dial(dial).map(Command::Dial),
+        typed::Command::Watch(watch) => Watch::meant(watch, form).map(Command::Watch),
+        typed::Command::Trace(trace) => Trace::meant(trace).map(Command::Trace),
         typed::Command::Tasks(tasks) => Ok(Command::Tasks(tasks.into())),
         typed::Command::Man(man) => meant_man(man).map(Command::Generate),
         typed::Command::Completions(typed) => Ok(Command::Generate(Generate::Completions(typed.shell))),
-        typed::Command::Watch(watch) => Watch::meant(watch, form).map(Command::Watch),
-        typed::Command::Trace(trace) => Trace::meant(trace).map(Command::Trace),
     };
     match command {
         Ok(command) => Ok(Invocation { form, command }),

@@ -24,7 +24,7 @@ use std::time::Duration;
 use towpath::Runtime;
 use towpath::sync::channel::Receiver;
 
-use crate::args::{Command, Invocation, NotMeant};
+use crate::args::{Command, Invocation, NotMeant, View};
 use crate::exit::{Exit, Failure};
 use crate::output::event::Event;
 use crate::output::{Form, Output};
@@ -41,12 +41,16 @@ fn main() {
 
 /// Runs `command` as a task, on a runtime of its own so that a wrong setting is told as one.
 fn start(form: Form, command: Command) -> Result<Exit, Failure> {
-    let signals = match command {
-        Command::Serve(_) | Command::Watch(_) | Command::Trace(_) => signals::STOP,
-        Command::Dial(_) | Command::Tasks(_) | Command::Generate(_) => signals::INTERRUPT,
+    let stop = match &command {
+        Command::Serve(_) => signals::first_of(signals::STOP),
+        Command::Dial(_) => signals::first_of(signals::INTERRUPT),
+        Command::Watch(watch) if watch.view == View::Screen => {
+            signals::every(watch::screen::SIGNALS, watch::screen::terminal::give_back)
+        }
+        Command::Watch(_) | Command::Trace(_) => signals::first_of(signals::STOP),
+        Command::Tasks(_) | Command::Generate(_) => signals::first_of(signals::INTERRUPT),
     };
-    let stop = signals::first_of(signals)
-        .map_err(|e| Failure::new(Exit::Other, format!("catch signals: {}", exit::reason(&e))))?;
+    let stop = stop.map_err(|e| Failure::new(Exit::Other, format!("catch signals: {}", exit::reason(&e))))?;
     let runtime = runtime(form, matches!(command, Command::Serve(_))).map_err(|e| no_runtime(&e))?;
     let exit = runtime.run(move || run(form, command, &stop));
     // Nor by dropping the runtime, which would wait for them a while. What is left is of no use any more.
@@ -73,10 +77,10 @@ fn run(form: Form, command: Command, stop: &Receiver<i32>) -> Exit {
     let done = match command {
         Command::Serve(serve) => serve::run(&serve, &out, stop),
         Command::Dial(dial) => dial::run(&dial, &out, stop),
-        Command::Tasks(tasks) => tasks::run(tasks, form, &out, stop),
-        Command::Generate(what) => towpath::task::unblock(move || generate::run(&what)),
         Command::Watch(watch) => watch::run(&watch, &out, stop),
         Command::Trace(trace) => trace::run(&trace, &out, stop),
+        Command::Tasks(tasks) => tasks::run(tasks, form, &out, stop),
+        Command::Generate(what) => towpath::task::unblock(move || generate::run(&what)),
     };
     let exit = done.unwrap_or_else(|failure| {
         out.event(&output::failure_event(&failure));

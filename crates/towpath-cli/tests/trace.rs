@@ -4,9 +4,10 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use common::{missing, run, skipped};
 use serde_json::Value;
@@ -71,8 +72,14 @@ const FIELDS: [&str; 33] = [
     "tcp.analysis.window_update",
 ];
 
-/// What tshark says of a capture: a row a segment, in the order of [`FIELDS`].
-fn dissected(name: &str) -> Vec<Vec<String>> {
+/// What tshark says of every capture, by its name: a row a segment, in the order of [`FIELDS`]. It is asked once, for it
+/// takes its time to begin.
+fn dissected() -> &'static BTreeMap<String, Vec<Vec<String>>> {
+    static DISSECTED: OnceLock<BTreeMap<String, Vec<Vec<String>>>> = OnceLock::new();
+    DISSECTED.get_or_init(|| captures().into_iter().map(|name| (name.clone(), dissect(&name))).collect())
+}
+
+fn dissect(name: &str) -> Vec<Vec<String>> {
     let mut tshark = Command::new("tshark");
     tshark.args(["-n", "-r", &capture(name), "-T", "fields", "-E", "separator=|", "-E", "aggregator=,", "-Y", "tcp"]);
     for field in FIELDS {
@@ -116,13 +123,12 @@ fn beside(look: impl Fn(&str, usize, &Value, Row<'_>)) {
     if skipped(missing("tshark").as_deref()) {
         return;
     }
-    let names = captures();
-    assert!(names.len() > 15, "{names:?}");
-    for name in names {
-        let (segments, rows) = (traced(&name).0, dissected(&name));
+    assert!(dissected().len() > 15);
+    for (name, rows) in dissected() {
+        let (segments, _) = traced(name);
         assert_eq!(segments.len(), rows.len(), "{name}");
-        for (at, (segment, row)) in segments.iter().zip(&rows).enumerate() {
-            look(&name, at + 1, segment, Row(row));
+        for (at, (segment, row)) in segments.iter().zip(rows).enumerate() {
+            look(name, at + 1, segment, Row(row));
         }
     }
 }
@@ -224,14 +230,14 @@ fn what_the_capture_has_missed_is_noticed_where_tshark_notices_it() {
     if skipped(missing("tshark").as_deref()) {
         return;
     }
-    for name in captures() {
-        let (segments, rows) = (traced(&name).0, dissected(&name));
+    for (name, rows) in dissected() {
+        let (segments, _) = traced(name);
         let ours = segments.iter().position(|segment| {
             segment["notes"].as_array().is_some_and(|notes| notes.contains(&"acknowledges what was not captured".into()))
         });
         let theirs = rows.iter().position(|row| Row(row).is_set("ack_lost_segment"));
         assert_eq!(ours, theirs, "{name}");
-        assert_eq!(ours.is_some(), ["data-missed", "acks-missed"].contains(&&*name), "{name}");
+        assert_eq!(ours.is_some(), ["data-missed", "acks-missed"].contains(&name.as_str()), "{name}");
     }
 }
 

@@ -225,3 +225,27 @@ fn explain(error: io::Error) -> io::Error {
         _ => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::{Diag, Filter, Want};
+
+    #[test]
+    fn two_walks_tell_what_one_does() {
+        let listeners = ["127.0.0.1:0", "[::1]:0"].map(|here| TcpListener::bind(here).unwrap());
+        let mut filter = Filter::new();
+        filter.local.ports = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        let told = |both_at_once| {
+            let mut diag = Diag { both_at_once, ..Diag::open().unwrap() };
+            let mut cookies: Vec<_> =
+                diag.sockets(&filter, Want::all()).unwrap().iter().map(|socket| socket.cookie).collect();
+            assert_eq!(diag.both_at_once, both_at_once, "the kernel takes both kinds of request");
+            cookies.sort_unstable();
+            cookies
+        };
+        assert_eq!(told(true), told(false));
+        assert_eq!(told(true).len(), 2);
+    }
+}

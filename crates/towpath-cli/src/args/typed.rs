@@ -377,6 +377,7 @@ Examples:
   towpath completions bash >~/.local/share/bash-completion/completions/towpath
   towpath completions zsh >~/.zfunc/_towpath            with ~/.zfunc in fpath
   towpath completions fish >~/.config/fish/completions/towpath.fish";
+
 // After the macros that it uses.
 pub(super) mod trace;
 pub(super) mod watch;

@@ -64,7 +64,7 @@ impl Output {
         self.form
     }
 
-    /// Shows text that is data and no event: a table.
+    /// Shows text for people, which is data: a table.
     pub(crate) fn text(&self, text: String) {
         self.print(Piece::Stdout(text.into()));
     }
@@ -119,6 +119,11 @@ pub(crate) fn stdout_lost(why: Option<io::Error>) -> Result<Exit, Failure> {
             Err(Failure::new(Exit::Other, format!("write stdout: {reason}")))
         }
     }
+}
+
+/// Writes all of `bytes` to stdout, past the printer: for who has the whole terminal.
+pub(crate) fn write_stdout(bytes: &[u8]) -> io::Result<()> {
+    printer::write_all(io::stdout(), bytes).map_err(Into::into)
 }
 
 /// Tells of `failure` while there is no printer, at once.

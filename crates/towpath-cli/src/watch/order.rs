@@ -37,17 +37,8 @@ pub(crate) enum By {
 }
 
 /// The order in which `s` goes through them.
-const ALL: [By; 9] = [
-    By::Connection,
-    By::State,
-    By::For,
-    By::ReceiveQueue,
-    By::SendQueue,
-    By::Local,
-    By::Peer,
-    By::Rtt,
-    By::Retrans,
-];
+const ALL: [By; 9] =
+    [By::Connection, By::State, By::For, By::ReceiveQueue, By::SendQueue, By::Local, By::Peer, By::Rtt, By::Retrans];
 
 impl Order {
     /// By what comes next.
@@ -145,7 +136,6 @@ mod tests {
                 local: end(local),
                 peer: (peer > 0).then(|| end(peer)),
                 inode: None,
-                uid: 0,
                 receive_queue,
                 send_queue: 0,
                 time_wait: None,

@@ -37,7 +37,11 @@ pub(super) fn run(options: &Watch, out: &Output, stop: &Receiver<i32>) -> Result
         loop {
             match calls.wait(Some(next.min(deadline))) {
                 Woken::Due => break,
-                Woken::Batch(batch) => batch.into_iter().flatten().for_each(|event| drop(watcher.hear(&event))),
+                Woken::Batch(batch) => {
+                    for event in batch.into_iter().flatten() {
+                        watcher.hear(&event);
+                    }
+                }
                 Woken::Stop(signal) => return Ok(Ended::Signal(signal)),
                 Woken::Lost(why) => return crate::output::stdout_lost(why).map(Ended::With),
             }
@@ -51,7 +55,9 @@ fn print(watcher: &mut Watcher, out: &Output, again: bool) -> Result<(), Failure
     let sockets = watcher.look_at_all(want)?;
     watcher.tasks = endpoints::ask();
     if let Some(names) = &mut watcher.names {
-        names.ask(sockets.values().flat_map(|socket| std::iter::once(socket.local).chain(socket.peer)).map(|end| end.ip()));
+        names.ask(
+            sockets.values().flat_map(|socket| std::iter::once(socket.local).chain(socket.peer)).map(|end| end.ip()),
+        );
         names.wait(RESOLVING);
     }
     let wholes = watcher.shown().iter().filter_map(|&number| watcher.whole(number));
