@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod trace;
 mod typed;
 mod watch;
 
@@ -24,6 +25,7 @@ use crate::output::Form;
 use crate::output::look::Look;
 use crate::watch::filter::Filter;
 use typed::Typed;
+pub(crate) use trace::{Origin, Trace};
 pub(crate) use typed::watch::KEYS;
 pub(crate) use watch::{View, Watch};
 
@@ -40,6 +42,7 @@ pub(crate) enum Command {
     Serve(Serve),
     Dial(Dial),
     Watch(Watch),
+    Trace(Trace),
     Tasks(Tasks),
     /// Pages or completions, made of the arguments themselves.
     Generate(Generate),
@@ -145,6 +148,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         typed::Command::Serve(serve) => Ok(Command::Serve(serve.into())),
         typed::Command::Dial(dial) => meant_dial(dial).map(Command::Dial),
         typed::Command::Watch(watch) => Watch::meant(watch, form).map(Command::Watch),
+        typed::Command::Trace(trace) => Trace::meant(trace).map(Command::Trace),
         typed::Command::Tasks(tasks) => Ok(Command::Tasks(tasks.into())),
         typed::Command::Man(man) => meant_man(man).map(Command::Generate),
         typed::Command::Completions(typed) => Ok(Command::Generate(Generate::Completions(typed.shell))),

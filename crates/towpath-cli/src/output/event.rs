@@ -17,6 +17,7 @@ use crate::args::Mode;
 use crate::exit::Exit;
 use crate::kernel::{Path, SynOptions};
 use crate::tasks::endpoint::Task;
+use crate::trace;
 use crate::watch::object::{Object, shown};
 
 /// Something that happened.
@@ -139,6 +140,41 @@ pub(crate) enum Event<'a> {
     /// `watch --events`: so many changes, at least, came too fast to be told.
     Lost { changes: u64 },
 
+    /// `trace` begins.
+    Tracing {
+        interface: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        filter: &'a str,
+    },
+    /// `trace`: the interface has been taken down; if it comes up again, the trace goes on.
+    Down,
+    /// `trace`: a segment; `time` is when it passed.
+    Segment(Box<trace::object::Segment<'a>>),
+    /// `trace`: a connection is over, or the capture is and this is where it stands; `time` is its latest segment's.
+    Connection(Box<trace::object::Connection>),
+    /// `trace`: so many segments were left out, for the output is too slow.
+    NotShown { segments: u64 },
+    /// `trace` ends.
+    Traced {
+        segments: u64,
+        connections: u64,
+        /// Packets that the kernel could not keep for us.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dropped: Option<u64>,
+        #[serde(skip_serializing_if = "is_zero")]
+        not_shown: u64,
+        /// Connections whose end was left out.
+        #[serde(skip_serializing_if = "is_zero")]
+        ends_not_shown: u64,
+        /// Packets that could not be read, and why the first could not.
+        #[serde(skip_serializing_if = "is_zero")]
+        unreadable: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+        /// What was written.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file: Option<&'a str>,
+    },
     /// `tasks`: the program that was asked. Only in JSON: a person gets a table.
     Program {
         pid: u32,
@@ -178,6 +214,8 @@ impl Event<'_> {
                 | Event::Data { .. }
                 | Event::Socket(_)
                 | Event::State { .. }
+                | Event::Segment(_)
+                | Event::Connection(_)
                 | Event::Program { .. }
                 | Event::Task { .. }
         )
@@ -266,6 +304,10 @@ fn micros<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Err
 
 fn some_micros<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)).serialize(serializer)
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn code<S: Serializer>(exit: &Exit, serializer: S) -> Result<S::Ok, S::Error> {
