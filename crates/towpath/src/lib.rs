@@ -37,6 +37,7 @@
 //! same time. What tasks share with the thread they run on, and what follows from that, is in the README's *Rules of the
 //! road*.
 
+mod inspect;
 #[cfg(not(towpath_loom))]
 mod lock;
 pub mod net;

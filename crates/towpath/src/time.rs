@@ -11,7 +11,8 @@ pub use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::runtime::park::{Cancelled, Op};
+use crate::runtime::park::Cancelled;
+use crate::runtime::wait::Op;
 use crate::runtime::wait_queue::Waiter;
 
 /// A point in time on the monotonic clock, as `std::time::Instant`, in nanoseconds.

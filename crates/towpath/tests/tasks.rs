@@ -604,10 +604,10 @@ fn a_dump_says_what_each_task_waits_for() {
         assert!(info.spawned_at().file().ends_with("tasks.rs"));
         assert!(info.waiting_for().is_some());
         let line = info.to_string();
-        assert!(line.starts_with(&format!("{} r read fd {fd} ", info.id())), "{line}");
-        assert!(line.contains("s at ") && line.contains("tasks.rs:"), "{line}");
+        assert!(line.starts_with(&format!("{} r waiting read {fd} ", info.id())), "{line}");
+        assert!(line.contains("tasks.rs:"), "{line}");
         assert!(dump.tasks().is_sorted_by_key(|task| task.id()));
-        assert_eq!(dump.to_string().lines().count(), dump.tasks().len());
+        assert_eq!(dump.to_string().lines().count(), 1 + dump.tasks().len());
 
         stream.close().unwrap();
         listener.close().unwrap();
@@ -625,7 +625,7 @@ fn a_dump_says_running_of_a_task_that_does_not_wait() {
         let me = task::current().unwrap().id();
         let info = dump.tasks().iter().find(|task| task.id() == me).unwrap();
         assert_eq!((info.operation(), info.fd(), info.waiting_for()), (None, None, None));
-        assert!(info.to_string().starts_with(&format!("{me} - running at ")), "{info}");
+        assert!(info.to_string().starts_with(&format!("{me} - running - ")), "{info}");
         // One that has ended is not in it.
         let task = spawn(|| ());
         let id = task.task().id();
@@ -739,15 +739,17 @@ fn also_by_one_that_has_more_tasks_already() {
     runtime.run(|| {
         let me = here();
         let (end, ends) = channel::bounded::<()>(0);
+        let started = Arc::new(AtomicUsize::new(0));
         let tasks: Vec<_> = (1..=30)
             .map(|count| {
-                let ends = ends.clone();
+                let (ends, counts) = (ends.clone(), started.clone());
                 let stays = spawn(move || {
+                    counts.fetch_add(1, Ordering::Relaxed);
                     ends.recv().unwrap_err();
                     here()
                 });
                 // Held up each time, this worker has one task, and the other ever more.
-                until_without_waiting(|| tasks_in("recv") == count);
+                until_without_waiting(|| started.load(Ordering::Relaxed) == count);
                 stays
             })
             .collect();

@@ -23,7 +23,7 @@ use super::readiness::{Force, Mode, Progress};
 use super::socket::Socket;
 use crate::poller::{Ready, Token};
 use crate::runtime;
-use crate::runtime::park::Op;
+use crate::runtime::wait::Op;
 use crate::runtime::worker::{self, Message, Remote, Source, Worker};
 
 /// Waits in a row by tasks of another worker, nobody else waiting, until the registration moves to theirs.

@@ -25,7 +25,7 @@ mod lookup;
 mod readiness;
 mod server;
 mod socket;
-mod sys;
+pub(crate) mod sys;
 mod tcp_listener;
 mod tcp_stream;
 

@@ -23,7 +23,7 @@ use std::io;
 use rustix::io::Errno;
 
 use super::error::{closed, timed_out};
-use crate::runtime::park::Wait;
+use crate::runtime::wait::Wait;
 use crate::runtime::wait_queue::{Ended, Node, WaitQueue, Waiter};
 use crate::shim::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 use crate::time::{Duration, Instant};
@@ -90,7 +90,7 @@ impl Direction {
     #[inline]
     pub(super) fn operate<T>(
         &self,
-        wait: Wait,
+        wait: Wait<'_>,
         mode: Mode,
         limit: Option<Instant>,
         register: impl FnMut() -> io::Result<()>,
@@ -106,7 +106,7 @@ impl Direction {
     #[inline]
     fn attempts<T>(
         &self,
-        wait: Wait,
+        wait: Wait<'_>,
         mode: Mode,
         mut limit: Option<Instant>,
         mut register: impl FnMut() -> io::Result<()>,
@@ -151,7 +151,12 @@ impl Direction {
     }
 
     /// Waits until there may be something to find. Returns early as it likes, and true when `limit` has passed.
-    fn wait(&self, wait: Wait, limit: Option<Instant>, register: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
+    fn wait(
+        &self,
+        wait: Wait<'_>,
+        limit: Option<Instant>,
+        register: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<bool> {
         let waiter = Waiter::new()?;
         // Before we are queued, for it may fail: a report that comes in between shows when we are.
         register()?;

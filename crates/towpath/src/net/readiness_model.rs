@@ -11,7 +11,7 @@ use loom::thread;
 
 use super::super::error::is_closed;
 use super::*;
-use crate::runtime::park::Op;
+use crate::runtime::wait::Op;
 use crate::shim::{AtomicBool, UnsafeCell, explore};
 
 /// The peer has finished.

@@ -31,7 +31,8 @@ use super::home::Home;
 use super::readiness::{Direction, Mode, Progress};
 use super::sys;
 use crate::runtime::blocking;
-use crate::runtime::park::{self, Op, Wait};
+use crate::runtime::park;
+use crate::runtime::wait::{Op, Wait};
 use crate::time::Instant;
 
 #[derive(Debug)]
@@ -223,8 +224,8 @@ impl Socket {
     }
 
     #[inline]
-    pub(super) fn wait(&self, op: Op) -> Wait {
-        Wait { op, fd: Some(self.fd().as_raw_fd()) }
+    pub(super) fn wait(&self, op: Op) -> Wait<'static> {
+        Wait::on_descriptor(op, self.fd().as_raw_fd())
     }
 
     #[inline]

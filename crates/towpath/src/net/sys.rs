@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -99,6 +99,25 @@ fn internet(addr: SocketAddrAny) -> Option<SocketAddr> {
 
 fn not_internet() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "the socket's address is not an internet address")
+}
+
+/// What the kernel knows a socket by. What it has no answer to is `None`: a listener has no peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ends {
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) peer: Option<SocketAddr>,
+    /// SO_COOKIE, socket(7).
+    pub(crate) cookie: Option<u64>,
+}
+
+/// Asks who is at either end of what has this number at the moment, which may be something else a moment later.
+pub(crate) fn ends(number: RawFd) -> Ends {
+    if number < 0 {
+        return Ends::default();
+    }
+    // SAFETY: the calls only ask. Whatever the number means by now, and if it means nothing, nobody is harmed by that.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    Ends { local: local_addr(fd).ok(), peer: peer_addr(fd).ok(), cookie: sockopt::socket_cookie(fd).ok() }
 }
 
 /// The error that is pending on the socket, which this clears.

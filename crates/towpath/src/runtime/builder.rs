@@ -4,7 +4,7 @@ use std::env;
 use std::io;
 use std::thread;
 
-use super::{Runtime, Settings, stack};
+use super::{Inspect, Runtime, Settings, stack};
 use crate::poller::PollerKind;
 
 /// More workers than any machine has cores; a larger number is a slip.
@@ -12,7 +12,8 @@ const MAX_WORKERS: usize = 1024;
 
 /// Settings of a new [`Runtime`].
 ///
-/// What is not set here comes from the environment (`TOWPATH_WORKERS`, `TOWPATH_STACK`, `TOWPATH_POLLER`), and what is
+/// What is not set here comes from the environment (`TOWPATH_WORKERS`, `TOWPATH_STACK`, `TOWPATH_POLLER`,
+/// `TOWPATH_INSPECT`), and what is
 /// not there either has a default.
 ///
 /// ```
@@ -27,6 +28,7 @@ pub struct Builder {
     stack_size: Option<usize>,
     poller: Option<PollerKind>,
     name: Option<String>,
+    inspect: Option<bool>,
 }
 
 impl Builder {
@@ -56,19 +58,35 @@ impl Builder {
         self
     }
 
+    /// Whether this program's user, and root, may ask for the runtime's tasks while it runs, as `towpath tasks` does. By
+    /// default `TOWPATH_INSPECT` (1 or 0), or not.
+    ///
+    /// They ask at a Unix socket, `PID.sock` in `$XDG_RUNTIME_DIR/towpath` or, where that variable names no folder of this
+    /// user's, in `towpath-UID` in the temporary folder; the folder must be this user's and closed to others (mode 700). A
+    /// line `{"v":1,"dump":{"backtrace":false}}` is answered as [`TaskDump::write_json`] writes, or by a line
+    /// `{"v":1,"error":"…"}`. A thread of its own answers, so that no task can hold it up. Several runtimes of a process
+    /// share one socket, which goes when the last of them shuts down or the process exits.
+    ///
+    /// [`TaskDump::write_json`]: crate::task::TaskDump::write_json
+    pub fn inspect(mut self, on: bool) -> Builder {
+        self.inspect = Some(on);
+        self
+    }
+
     /// Starts the runtime.
     ///
     /// # Errors
     /// `InvalidInput` for a setting out of range, naming the variable if it came from the environment; otherwise what the
-    /// system answered when a worker's thread or poller was made.
+    /// system answered when a worker's thread or poller was made. Also why there can be no socket for
+    /// [`inspect`](Builder::inspect), if that was asked for here; if the environment asked, the reason is logged.
     pub fn build(self) -> io::Result<Runtime> {
-        let (runtime, refusal) = self.start()?;
-        refusal.iter().for_each(|refusal| log::warn!("{refusal}"));
+        let (runtime, refusals) = self.start()?;
+        refusals.iter().for_each(|refusal| log::warn!("{refusal}"));
         Ok(runtime)
     }
 
     /// The same, and what to log.
-    pub(super) fn start(self) -> io::Result<(Runtime, Option<String>)> {
+    pub(super) fn start(self) -> io::Result<(Runtime, Vec<String>)> {
         Runtime::start(self.settings(|name| env::var(name).ok())?)
     }
 
@@ -94,7 +112,13 @@ impl Builder {
             (None, Some(text)) => text.parse().map_err(|why| wrong("TOWPATH_POLLER", &text, why))?,
             (None, None) => PollerKind::default(),
         };
-        Ok(Settings { workers, stack_size, poller, name: self.name.unwrap_or_else(|| "towpath".to_owned()) })
+        let inspect = match (self.inspect, environment("TOWPATH_INSPECT").as_deref()) {
+            (Some(true), _) => Inspect::Required,
+            (None, Some("1")) => Inspect::Wished,
+            (Some(false), _) | (None, None | Some("0")) => Inspect::No,
+            (None, Some(text)) => return Err(wrong("TOWPATH_INSPECT", text, "1 or 0")),
+        };
+        Ok(Settings { workers, stack_size, poller, name: self.name.unwrap_or_else(|| "towpath".to_owned()), inspect })
     }
 }
 
@@ -144,6 +168,7 @@ mod tests {
         assert_eq!(text(&[("TOWPATH_STACK", "x")]), "TOWPATH_STACK=x: a size such as 256K");
         assert!(text(&[("TOWPATH_STACK", "1K")]).starts_with("TOWPATH_STACK=1K: a stack of 1024 bytes is too small"));
         assert!(text(&[("TOWPATH_POLLER", "kqueue")]).starts_with("TOWPATH_POLLER=kqueue: unknown poller"));
+        assert_eq!(text(&[("TOWPATH_INSPECT", "yes")]), "TOWPATH_INSPECT=yes: 1 or 0");
         let zero = settings(Runtime::builder().workers(0), &[]).expect_err("none").to_string();
         assert_eq!(zero, "workers=0: a number from 1 to 1024");
     }

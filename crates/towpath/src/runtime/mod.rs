@@ -1,23 +1,28 @@
 //! The runtime: workers, what they run, and how anything waits.
 //!
 //! Public are [`Runtime`] and its [`Builder`]; the rest is the library's own. From the bottom up: `stack` and `fiber` (what
-//! a task runs on), `task` (its record), `park` and `wait_queue` (how it waits), `timer`, `inbox`, `sources` (what a worker
+//! a task runs on), `task` (its record), `wait`, `park` and `wait_queue` (how it waits), `timer`, `inbox`, `sources` (what a worker
 //! keeps), `worker` (the loop), `idle` (how workers share what has not
-//! started), `trim` (how memory comes back), `blocking` (threads for what cannot park), `overflow` (the signal handler).
+//! started), `trim` (how memory comes back),
+//! `inspect`, `frames` and `resident` (what a task dump asks), `blocking` (threads for what cannot park), `overflow` (the signal handler).
 
 pub(crate) mod blocking;
 mod builder;
 mod fiber;
+pub(crate) mod frames;
 mod idle;
 mod inbox;
+pub(crate) mod inspect;
 mod overflow;
 pub(crate) mod park;
+pub(crate) mod resident;
 mod signals;
 mod sources;
 mod stack;
 pub(crate) mod task;
 mod timer;
 mod trim;
+pub(crate) mod wait;
 pub(crate) mod wait_queue;
 pub(crate) mod worker;
 
@@ -28,14 +33,16 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 pub use builder::Builder;
+pub(crate) use signals::block_signals;
 pub(crate) use stack::check_size as check_stack_size;
 
+use crate::inspect as inspect_endpoint;
 use crate::poller::{self, PollerKind};
 use crate::shim;
-use crate::task::JoinHandle;
+use crate::task::{JoinHandle, TaskDump};
 use crate::time::Instant;
-use park::Op;
 use task::Task;
+use wait::Op;
 use wait_queue::{Node, WaitQueue, Waiter};
 use worker::{Message, Remote, Worker};
 
@@ -76,6 +83,8 @@ pub struct Runtime {
 pub(crate) struct Shared {
     remotes: OnceLock<Vec<Arc<Remote>>>,
     poller: PollerKind,
+    /// The stack of a task that has no size of its own, in bytes.
+    pub(crate) stack_size: usize,
     stopping: AtomicBool,
     /// Where the next task from outside is placed if all workers have as many.
     next: AtomicUsize,
@@ -97,6 +106,17 @@ pub(crate) struct Settings {
     pub(crate) stack_size: usize,
     pub(crate) poller: PollerKind,
     pub(crate) name: String,
+    pub(crate) inspect: Inspect,
+}
+
+/// Whether the tasks may be asked for at the inspect endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inspect {
+    No,
+    /// The environment says so: a program that cannot have it runs all the same.
+    Wished,
+    /// The program itself does.
+    Required,
 }
 
 /// The error of [`Runtime::shutdown`]: some tasks had not ended in time. They go on, and end their workers when they end.
@@ -126,17 +146,19 @@ impl Runtime {
         Builder::default()
     }
 
-    /// Starts the workers. Besides, what to log once nothing is locked: why the poller is not the one wished for.
-    fn start(mut settings: Settings) -> io::Result<(Runtime, Option<String>)> {
+    /// Starts the workers. Besides, what to log once nothing is locked: why something is not as it was wished for.
+    fn start(mut settings: Settings) -> io::Result<(Runtime, Vec<String>)> {
         overflow::install();
         park::fork::watch();
         let wish = settings.poller;
         let (kind, refusal) = poller::available(wish);
         settings.poller = kind;
         let refusal = refusal.map(|why| format!("the poller is \"{kind}\", for \"{wish}\" cannot be had: {why}"));
+        let mut refusals: Vec<String> = refusal.into_iter().collect();
         let shared = Arc::new(Shared {
             remotes: OnceLock::new(),
             poller: kind,
+            stack_size: settings.stack_size,
             stopping: AtomicBool::new(false),
             next: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
@@ -166,7 +188,14 @@ impl Runtime {
             return Err(failure);
         }
         shared.remotes.set(remotes).expect("set once");
-        Ok((Runtime { shared }, refusal))
+        let runtime = Runtime { shared };
+        if settings.inspect != Inspect::No {
+            match inspect_endpoint::join(&runtime.shared) {
+                Err(error) if settings.inspect == Inspect::Required => return Err(error),
+                joined => refusals.extend(joined.err().map(|why| format!("tasks cannot be asked for: {why}"))),
+            }
+        }
+        Ok((runtime, refusals))
     }
 
     /// The poller that the workers wait on: the one set, or [`Os`](PollerKind::Os) where that cannot be had.
@@ -189,6 +218,11 @@ impl Runtime {
     #[track_caller]
     pub fn spawn<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         crate::task::Builder::new().spawn_on(&self.shared, f)
+    }
+
+    /// Lists the live tasks of this runtime, whichever the caller runs on; see [`task::dump`](crate::task::dump).
+    pub fn dump(&self) -> TaskDump {
+        TaskDump::take(vec![self.shared.clone()])
     }
 
     /// Waits up to `timeout` for all tasks to end, then for the workers, and ends the runtime. Nothing is cut short:
@@ -275,11 +309,11 @@ pub(crate) fn default() -> io::Result<Arc<Shared>> {
         let one_at_a_time = STARTING.lock();
         if DEFAULT.get().is_none() {
             let built = Runtime::builder().start();
-            let (runtime, refusal) =
+            let (runtime, refusals) =
                 built.map_err(|error| explain(&error, "towpath's default runtime cannot start"))?;
             _ = DEFAULT.set(runtime); // nobody else does so while we hold the lock
             drop(one_at_a_time); // a logger may use what we start here
-            refusal.iter().for_each(|refusal| log::warn!("{refusal}"));
+            refusals.iter().for_each(|refusal| log::warn!("{refusal}"));
         }
     }
     Ok(DEFAULT.get().expect("it has just been set").shared.clone())
@@ -344,7 +378,8 @@ impl Shared {
         }
     }
 
-    fn shut_down(&self, timeout: Duration) -> Result<(), StillRunning> {
+    fn shut_down(self: &Arc<Self>, timeout: Duration) -> Result<(), StillRunning> {
+        inspect_endpoint::leave(self);
         self.stop(self.remotes());
         let deadline = Instant::after(timeout);
         if let Ok(waiter) = Waiter::new() {

@@ -45,6 +45,11 @@ impl Running {
         let name = name.map(NonNull::from);
         Self { guard: stack.guard(), stack_size: stack.size(), id, name }
     }
+
+    /// The part of its stack that can be used.
+    pub(super) fn usable(&self) -> Range<usize> {
+        self.guard.end..self.guard.start + self.stack_size
+    }
 }
 
 thread_local! {

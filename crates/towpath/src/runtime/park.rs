@@ -7,12 +7,12 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::task::TaskRef;
+use super::wait::Wait;
 use super::wait_queue::Waiter;
 use super::worker;
 use crate::time::Instant;
@@ -39,7 +39,7 @@ impl Owner {
 
     /// Parks the caller, whose own `waiter` this is part of, until somebody has claimed that and unparked it, or until
     /// the deadline has passed and nobody can claim it any more.
-    pub(super) fn park(&self, waiter: &Waiter, wait: Wait, deadline: Option<Instant>) {
+    pub(super) fn park(&self, waiter: &Waiter, wait: Wait<'_>, deadline: Option<Instant>) {
         match self {
             Owner::Task(_) => worker::current().expect("a task waits on its worker").park(waiter, wait, deadline),
             Owner::Thread(thread) => thread.park(waiter, deadline),
@@ -63,59 +63,6 @@ impl Unparker {
         match self.0 {
             Owner::Task(task) => worker::enqueue(task),
             Owner::Thread(thread) => thread.unpark(),
-        }
-    }
-}
-
-/// What a parked task waits for, for the task dump: an operation, and the descriptor if it is one on a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wait {
-    pub(crate) op: Op,
-    pub(crate) fd: Option<RawFd>,
-}
-
-impl From<Op> for Wait {
-    fn from(op: Op) -> Wait {
-        Wait { op, fd: None }
-    }
-}
-
-/// An operation that can wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Op {
-    Sleep = 1,
-    Read,
-    Write,
-    WriteTurn,
-    Accept,
-    Connect,
-    Receive,
-    Send,
-    Select,
-    Join,
-    Shutdown,
-}
-
-impl Op {
-    pub(crate) const ALL: [Op; 11] = {
-        use Op::*;
-        [Sleep, Read, Write, WriteTurn, Accept, Connect, Receive, Send, Select, Join, Shutdown]
-    };
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Op::Sleep => "sleep",
-            Op::Read => "read",
-            Op::Write => "write",
-            Op::WriteTurn => "write (another write first)",
-            Op::Accept => "accept",
-            Op::Connect => "connect",
-            Op::Receive => "recv",
-            Op::Send => "send",
-            Op::Select => "select",
-            Op::Join => "join",
-            Op::Shutdown => "shutdown",
         }
     }
 }
@@ -254,9 +201,11 @@ pub(crate) mod fork {
         static ONCE: std::sync::Once = std::sync::Once::new();
         extern "C" fn in_child() {
             CHILD.store(std::process::id(), Ordering::Relaxed);
+            crate::inspect::in_child();
         }
         ONCE.call_once(|| {
-            // SAFETY: the handler stores to an atomic and asks for the process id, both allowed in a forked child.
+            // SAFETY: the handler stores to atomics, asks for the process id and closes a descriptor, all allowed in a forked
+            // child.
             let status = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
             if status != 0 {
                 log::warn!("towpath cannot tell forked children apart: {}", io::Error::from_raw_os_error(status));

@@ -362,7 +362,7 @@ fn warn_of_protected_guards() {
     });
 }
 
-fn page_size() -> usize {
+pub(super) fn page_size() -> usize {
     rustix::param::page_size()
 }
 

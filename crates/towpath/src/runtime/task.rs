@@ -17,11 +17,12 @@ use std::ops::Deref;
 use std::panic::{Location, RefUnwindSafe};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fiber::Fiber;
 use super::overflow::Running;
-use super::park::{Cancelled, Op, Wait};
+use super::park::Cancelled;
+use super::wait::{Op, Wait, What};
 use super::wait_queue::{Node, WaitQueue, Waiter};
 use super::worker::Remote;
 use crate::shim;
@@ -49,9 +50,9 @@ pub(super) struct Resident {
     pub(super) job: Cell<Option<Job>>,
     /// Its fiber, from its start to its end, and what to say should it overflow.
     pub(super) fiber: UnsafeCell<Option<(Fiber, Running)>>,
-    /// Of its present park: the waiter, and the deadline by [`Instant::as_nanos`], 0 for none.
+    /// Of its present park: the waiter, and the deadline by [`Instant::as_nanos`], 0 for none, which others may read.
     pub(super) waiter: Cell<*const Waiter>,
-    pub(super) deadline: Cell<u64>,
+    pub(super) deadline: AtomicU64,
     /// When the park began in which its stack was last trimmed, by [`Instant::as_nanos`]; 0 before that.
     pub(super) trimmed: Cell<u64>,
 }
@@ -65,11 +66,9 @@ unsafe impl Send for Task {}
 
 /// What a parked task waits for, as its worker wrote it down: read by the task dump, at any time, from any thread.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting {
-    /// An [`Op`], or 0 while the task runs or is about to.
-    what: AtomicU8,
-    /// The descriptor that it waits on, or -1.
-    fd: AtomicI32,
+struct Waiting {
+    /// A [`What`], or 0 while the task runs or is about to.
+    what: AtomicU64,
     /// When it began, by [`Instant::as_nanos`].
     since: AtomicU64,
 }
@@ -92,7 +91,7 @@ impl Task {
                 job: Cell::new(None),
                 fiber: UnsafeCell::new(None),
                 waiter: Cell::new(ptr::null()),
-                deadline: Cell::new(0),
+                deadline: AtomicU64::new(0),
                 trimmed: Cell::new(0),
             },
         }
@@ -137,9 +136,8 @@ impl Task {
 
     /// Writes down that the task is about to leave its fiber, and what for.
     #[inline]
-    pub(super) fn begin_park(&self, wait: Wait, now: Instant) {
-        self.waiting.what.store(wait.op as u8, Ordering::Relaxed);
-        self.waiting.fd.store(wait.fd.unwrap_or(-1), Ordering::Relaxed);
+    pub(super) fn begin_park(&self, what: What, now: Instant) {
+        self.waiting.what.store(what.bits(), Ordering::Relaxed);
         self.waiting.since.store(now.as_nanos(), Ordering::Relaxed);
     }
 
@@ -150,12 +148,15 @@ impl Task {
     }
 
     /// What the task waits for, and since when.
-    pub(crate) fn waiting(&self) -> Option<(Wait, Instant)> {
-        let what = self.waiting.what.load(Ordering::Relaxed);
-        let op = Op::ALL.into_iter().find(|op| *op as u8 == what)?;
-        let fd = self.waiting.fd.load(Ordering::Relaxed);
-        let since = Instant::from_nanos(self.waiting.since.load(Ordering::Relaxed));
-        Some((Wait { op, fd: (fd >= 0).then_some(fd) }, since))
+    pub(crate) fn waiting(&self) -> Option<(What, Instant)> {
+        let what = What::from_bits(self.waiting.what.load(Ordering::Relaxed))?;
+        Some((what, Instant::from_nanos(self.waiting.since.load(Ordering::Relaxed))))
+    }
+
+    /// Until when it waits.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let nanos = self.resident.deadline.load(Ordering::Relaxed);
+        (nanos != 0).then(|| Instant::from_nanos(nanos))
     }
 }
 
@@ -181,6 +182,18 @@ impl TaskRef {
     /// The task has been placed. The reference is not used once it has ended.
     pub(super) unsafe fn new(task: &Arc<Task>) -> TaskRef {
         TaskRef(NonNull::new(Arc::as_ptr(task).cast_mut()).expect("an allocation's address"))
+    }
+
+    /// # Safety
+    /// As for `new`; it is what [`as_ptr`](Self::as_ptr) gave.
+    #[inline]
+    pub(super) unsafe fn from_raw(task: NonNull<Task>) -> TaskRef {
+        TaskRef(task)
+    }
+
+    #[inline]
+    pub(super) fn as_ptr(self) -> *mut Task {
+        self.0.as_ptr()
     }
 
     /// A counted reference.
@@ -267,8 +280,8 @@ impl Completion {
         drop(outcome);
     }
 
-    /// Waits until the task has finished.
-    pub(crate) fn wait(&self) -> Result<(), Cancelled> {
+    /// Waits until the task has finished, whose number is `id`.
+    pub(crate) fn wait(&self, id: u64) -> Result<(), Cancelled> {
         let waiter = match Waiter::new() {
             Ok(waiter) => waiter,
             Err(_) if self.is_finished() => return Ok(()),
@@ -277,7 +290,7 @@ impl Completion {
         let node = Node::new(&waiter, 0, ());
         // SAFETY: only a claim ends the wait, and it takes the node out.
         if unsafe { self.enlist(&node) } {
-            waiter.wait(Op::Join.into(), None);
+            waiter.wait(Wait::on_task(Op::Join, id), None);
         }
         Ok(())
     }

@@ -18,7 +18,8 @@
 use std::marker::PhantomPinned;
 use std::ptr;
 
-use super::park::{self, Cancelled, Owner, Unparker, Wait};
+use super::park::{self, Cancelled, Owner, Unparker};
+use super::wait::Wait;
 use crate::shim::{AtomicUsize, Ordering, UnsafeCell};
 use crate::time::Instant;
 
@@ -51,7 +52,7 @@ impl Waiter {
 
     /// Waits until a node of this waiter is claimed or the deadline has passed.
     /// After `TimedOut` nobody can claim it any more; its nodes may still be in their queues.
-    pub(crate) fn wait(&self, wait: Wait, deadline: Option<Instant>) -> Ended {
+    pub(crate) fn wait(&self, wait: Wait<'_>, deadline: Option<Instant>) -> Ended {
         self.owner.park(self, wait, deadline);
         // Relaxed: the unpark has ordered what the claimer did before this, and nobody else changes it any more.
         match self.state.load(Ordering::Relaxed) {

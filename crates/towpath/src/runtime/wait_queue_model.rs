@@ -9,7 +9,7 @@ use std::sync::Arc;
 use loom::thread;
 
 use super::*;
-use crate::runtime::park::Op;
+use crate::runtime::wait::Op;
 use crate::shim::{Mutex, explore, lock};
 
 /// A wait queue as a channel has one: who comes for a message finds it in the buffer, or waits to be handed it.

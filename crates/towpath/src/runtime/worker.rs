@@ -19,9 +19,10 @@ use std::io;
 use std::iter;
 use std::mem::ManuallyDrop;
 use std::os::fd::BorrowedFd;
-use std::ptr;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use slab::Slab;
@@ -30,13 +31,15 @@ use super::blocking;
 use super::fiber::{self, Fiber, Step};
 use super::idle::{self, Idle};
 use super::inbox::{Inbox, Sent};
+use super::inspect::Inquiry;
 use super::overflow::{self, Running};
-use super::park::{Wait, fork, may_wait};
+use super::park::{fork, may_wait};
 use super::sources::Sources;
 use super::stack::{Pool, Stack};
 use super::task::{Task, TaskRef};
 use super::timer::Timers;
 use super::trim::Trimming;
+use super::wait::Wait;
 use super::wait_queue::Waiter;
 use super::{Settings, Shared};
 use crate::poller::{Event, Poller, Ready, Token, Waker};
@@ -76,6 +79,8 @@ pub(crate) enum Message {
     Detach(Arc<dyn Source>),
     /// The registration's descriptor is about to be closed, or has been. The sender goes once it is forgotten.
     Forget(Token, Option<mpsc::Sender<()>>),
+    /// Tell of the tasks, from this slot on.
+    Look(Arc<Inquiry>, usize),
     /// Look whether the runtime is shutting down.
     Stop,
 }
@@ -84,6 +89,10 @@ pub(crate) enum Message {
 pub(crate) struct Remote {
     /// Unique in the process, never 0.
     pub(crate) id: u32,
+    /// The name of its thread.
+    pub(crate) name: Arc<str>,
+    /// The task that runs on its fiber; null while the worker itself does. Others only compare it.
+    pub(super) running: AtomicPtr<Task>,
     /// Tasks placed here that have not ended.
     pub(crate) live: AtomicUsize,
     pub(crate) tasks: Mutex<Tasks>,
@@ -181,7 +190,6 @@ impl std::fmt::Debug for Remote {
 pub(crate) struct Worker {
     pub(crate) remote: Arc<Remote>,
     pub(super) runtime: Arc<Shared>,
-    running: Cell<Option<TaskRef>>,
     /// What to run next: a task that is ready, or (`None`) one that has not started.
     ready: RefCell<VecDeque<Option<TaskRef>>>,
     /// Whether there are other workers, to take tasks from and to lose them to.
@@ -235,6 +243,8 @@ impl Worker {
         let (poller, waker) = Poller::new(settings.poller)?;
         let remote = Remote {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            name: thread::current().name().unwrap_or_default().into(),
+            running: AtomicPtr::new(ptr::null_mut()),
             live: AtomicUsize::new(0),
             tasks: Mutex::default(),
             idle: idle::State::default(),
@@ -244,7 +254,6 @@ impl Worker {
         Ok(Worker {
             remote: Arc::new(remote),
             runtime,
-            running: Cell::new(None),
             ready: RefCell::default(),
             has_others: settings.workers > 1,
             timers: RefCell::default(),
@@ -320,21 +329,21 @@ impl Worker {
         };
         self.budget.set(BUDGET);
         self.remote.idle.step();
-        self.running.set(Some(task));
+        self.remote.running.store(task.as_ptr(), Ordering::Relaxed);
         // SAFETY: `running` stays in the task's record until the fiber has ended, and this thread runs only the fiber until
         // it is taken back below.
         unsafe { overflow::set_running(Some(running)) };
         let step = fiber.resume();
         // SAFETY: as above.
         unsafe { overflow::set_running(None) };
-        if fork::check().is_err() {
-            // A task forked, and this is the child, in which its closure has returned or would be waited for: the other
-            // tasks are the parent's. A thread that ends as a process's last ends that as well, with 0.
-            // SAFETY: it ends the process, and nothing else.
-            unsafe { libc::_exit(0) };
-        }
-        self.running.set(None);
+        self.remote.running.store(ptr::null_mut(), Ordering::Relaxed);
         if step == Step::Finished {
+            if fork::check().is_err() {
+                // A task forked, and this is the child, in which its closure has returned (it could not have waited): the
+                // other tasks are the parent's. A thread that ends as a process's last ends that as well, with 0.
+                // SAFETY: it ends the process, and nothing else.
+                unsafe { libc::_exit(0) };
+            }
             if let Some((fiber, _)) = place.take() {
                 self.stacks.borrow_mut().give(fiber.into_stack());
             }
@@ -410,14 +419,17 @@ impl Worker {
 
     #[inline]
     pub(crate) fn running_task(&self) -> TaskRef {
-        self.running.get().expect("only a task calls this: a worker itself never waits")
+        let running = NonNull::new(self.remote.running.load(Ordering::Relaxed));
+        let task = running.expect("only a task calls this: a worker itself never waits");
+        // SAFETY: `step` put it there, and takes it back before the task can end.
+        unsafe { TaskRef::from_raw(task) }
     }
 
     /// Parks the running task, whose own `waiter` this is; see [`super::park::Owner::park`].
     #[inline]
-    pub(super) fn park(&self, waiter: &Waiter, wait: Wait, deadline: Option<Instant>) {
+    pub(super) fn park(&self, waiter: &Waiter, wait: Wait<'_>, deadline: Option<Instant>) {
         let task = self.running_task();
-        task.begin_park(wait, self.now.get());
+        task.begin_park(wait.what, self.now.get());
         match deadline {
             None => fiber::suspend(),
             Some(deadline) => self.park_until(task, waiter, deadline),
@@ -429,7 +441,7 @@ impl Worker {
         // SAFETY: the task is on this worker, whose thread this is.
         let resident = unsafe { task.resident() };
         resident.waiter.set(waiter);
-        resident.deadline.set(deadline.as_nanos());
+        resident.deadline.store(deadline.as_nanos(), Ordering::Relaxed);
         // An entry that is due before the deadline stays as it is, and moves on when it comes due.
         let mut timers = self.timers.borrow_mut();
         if timers.armed(task.slot()).is_none_or(|armed| armed > deadline.as_nanos()) {
@@ -437,7 +449,7 @@ impl Worker {
         }
         drop(timers);
         fiber::suspend();
-        resident.deadline.set(0);
+        resident.deadline.store(0, Ordering::Relaxed);
     }
 
     /// Lets the other ready tasks run first.
@@ -473,14 +485,14 @@ impl Worker {
     fn due(&self, slot: usize, now: Instant) {
         // SAFETY: tasks in slots have been placed. It is used only if it waits, so that it has not ended.
         let task = unsafe { TaskRef::new(&self.remote.lock().live[slot]) };
-        // SAFETY: the task is on this worker, whose thread this is.
-        let resident = unsafe { task.resident() };
-        match resident.deadline.get() {
-            0 => {} // it waits without one, or runs
-            deadline if deadline > now.as_nanos() => self.timers.borrow_mut().set(slot, deadline),
-            _ => {
+        match task.deadline() {
+            None => {} // it waits without one, or runs
+            Some(deadline) if deadline > now => self.timers.borrow_mut().set(slot, deadline.as_nanos()),
+            Some(_) => {
+                // SAFETY: the task is on this worker, whose thread this is.
+                let waiter = unsafe { task.resident() }.waiter.get();
                 // SAFETY: the waiter stays on the task's stack while the task is parked, and it is: it has a deadline.
-                let late = unsafe { &*resident.waiter.get() }.abort();
+                let late = unsafe { &*waiter }.abort();
                 if late {
                     self.push(task); // otherwise whoever has claimed it does so
                 }
@@ -508,6 +520,7 @@ impl Worker {
             Message::Move(source, to) => source.move_to(self, &to),
             Message::Detach(source) => source.detach_from(self),
             Message::Forget(token, _done) => self.forget(token),
+            Message::Look(inquiry, slot) => self.answer(inquiry, slot),
             Message::Stop => {}
         }
     }

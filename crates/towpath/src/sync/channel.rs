@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ptr;
 use std::sync::Arc;
 
 mod error;
@@ -22,7 +23,8 @@ mod iter;
 pub use error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
 pub use iter::{IntoIter, Iter, TryIter};
 
-use crate::runtime::park::{self, Op, Unparker};
+use crate::runtime::park::{self, Unparker};
+use crate::runtime::wait::{Describe, Fill, On, Op, Subject, Wait};
 use crate::runtime::wait_queue::{Ended, Node, WaitQueue, Waiter};
 use crate::shim::{Mutex, lock};
 use crate::time::{Duration, Instant};
@@ -47,7 +49,7 @@ fn channel<T>(capacity: Option<usize>) -> (Sender<T>, Receiver<T>) {
         sending: WaitQueue::default(),
         receiving: WaitQueue::default(),
     };
-    let core = Arc::new(Core { state: Mutex::new(state) });
+    let core = Arc::new(Core { subject: Subject::of::<Core<T>>(), state: Mutex::new(state) });
     (Sender { core: core.clone() }, Receiver { core })
 }
 
@@ -63,7 +65,9 @@ pub struct Receiver<T> {
     pub(super) core: Arc<Core<T>>,
 }
 
+#[repr(C)]
 pub(super) struct Core<T> {
+    subject: Subject,
     pub(super) state: Mutex<State<T>>,
 }
 
@@ -155,7 +159,7 @@ impl<T> Core<T> {
         // SAFETY: unless it was claimed, the node is removed below before it moves.
         unsafe { state.sending.push(&node) };
         drop(state);
-        let ended = waiter.wait(Op::Send.into(), deadline);
+        let ended = waiter.wait(Wait::on_subject(Op::Send, self), deadline);
         if ended == Ended::TimedOut {
             // SAFETY: it was pushed to this queue.
             unsafe { lock(&self.state).sending.remove(&node) };
@@ -184,7 +188,7 @@ impl<T> Core<T> {
         // SAFETY: unless it was claimed, the node is removed below before it moves.
         unsafe { state.receiving.push(&node) };
         drop(state);
-        let ended = waiter.wait(Op::Receive.into(), deadline);
+        let ended = waiter.wait(Wait::on_subject(Op::Receive, self), deadline);
         if ended == Ended::TimedOut {
             // SAFETY: it was pushed to this queue.
             unsafe { lock(&self.state).receiving.remove(&node) };
@@ -194,6 +198,15 @@ impl<T> Core<T> {
             (None, Ended::Woken(_)) => Err(RecvTimeoutError::Disconnected),
             (None, Ended::TimedOut) => Err(RecvTimeoutError::Timeout),
         }
+    }
+}
+
+// SAFETY: it is `repr(C)`, and begins with a `Subject` of it.
+unsafe impl<T> Describe for Core<T> {
+    fn describe(&self) -> On {
+        let state = lock(&self.state);
+        let fill = Fill { len: state.buffer.len(), capacity: state.capacity };
+        On::Channel { id: ptr::from_ref(self).addr() as u64, fill: Some(fill) }
     }
 }
 

@@ -9,7 +9,8 @@
 use std::cell::{Cell, RefCell};
 
 use super::channel::{MustWait, Receiver, RecvError, SendError, Sender, wake};
-use crate::runtime::park::{self, Cancelled, Op};
+use crate::runtime::park::{self, Cancelled};
+use crate::runtime::wait::{Describe, On, Op, Subject, Wait};
 use crate::runtime::wait_queue::{Ended, Node, Waiter};
 use crate::shim::lock;
 use crate::task::{JoinError, JoinHandle};
@@ -130,6 +131,8 @@ pub unsafe trait Case {
     fn enlist(&self, ticket: Ticket<'_>, index: usize) -> bool;
     /// Takes the arm out of its queue. `woken`: it was the one that ended the wait.
     fn settle(&self, woken: bool);
+    /// What the arm waits for; `None` if it is queued nowhere. Called while the select is parked.
+    fn arm(&self) -> Option<Arm>;
     /// Ends the select by this arm, with an error; false if its place is empty, so that it has nobody to tell.
     fn refuse(&self, cancelled: Cancelled) -> bool;
 }
@@ -137,6 +140,24 @@ pub unsafe trait Case {
 /// The wait that cases are queued for.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket<'a>(&'a Waiter);
+
+/// What one arm waits for, for a task dump.
+#[derive(Debug)]
+pub struct Arm(Op, On);
+
+/// The arms of a select that waits.
+#[repr(C)]
+struct Arms<'a, 'b> {
+    subject: Subject,
+    cases: &'a [&'b mut dyn Case],
+}
+
+// SAFETY: it is `repr(C)`, and begins with a `Subject` of it.
+unsafe impl Describe for Arms<'_, '_> {
+    fn describe(&self) -> On {
+        On::Arms(self.cases.iter().filter_map(|case| case.arm()).map(|Arm(op, on)| (op, on)).collect())
+    }
+}
 
 /// Waits until one of the cases has an outcome, or the limit is over and none has.
 ///
@@ -167,7 +188,9 @@ pub fn wait(cases: &mut [&mut dyn Case], limit: Limit) {
         let unwinding = AbortOnUnwind;
         let queued = cases.iter().enumerate().take_while(|(index, case)| case.enlist(Ticket(&waiter), *index)).count();
         let again = queued < cases.len() && waiter.abort();
-        let ended = if again { Ended::TimedOut } else { waiter.wait(Op::Select.into(), deadline) };
+        let arms = Arms { subject: Subject::of::<Arms<'_, '_>>(), cases };
+        let wait = Wait::on_subject(Op::Select, &arms);
+        let ended = if again { Ended::TimedOut } else { waiter.wait(wait, deadline) };
         for (index, case) in cases[..queued].iter().enumerate() {
             case.settle(ended == Ended::Woken(index));
         }
@@ -270,6 +293,10 @@ unsafe impl<T> Case for Recv<'_, T> {
         }
     }
 
+    fn arm(&self) -> Option<Arm> {
+        Some(Arm(Op::Receive, self.receiver.core.describe()))
+    }
+
     fn refuse(&self, cancelled: Cancelled) -> bool {
         self.outcome.set(Some(Err(RecvError::Cancelled(cancelled))));
         true
@@ -356,6 +383,10 @@ unsafe impl<T> Case for Send<'_, T> {
         }
     }
 
+    fn arm(&self) -> Option<Arm> {
+        self.node.borrow().as_ref().map(|_| Arm(Op::Send, self.sender.core.describe()))
+    }
+
     fn refuse(&self, cancelled: Cancelled) -> bool {
         let message = self.message.borrow_mut().take();
         let refused = message.map(|message| Err(SendError::Cancelled(message, cancelled)));
@@ -423,6 +454,11 @@ unsafe impl<T: 'static> Case for Join<'_, T> {
         if woken {
             self.attempt();
         }
+    }
+
+    fn arm(&self) -> Option<Arm> {
+        let handle = self.handle.borrow();
+        handle.as_ref().map(|handle| Arm(Op::Join, On::Task(handle.task().id().number())))
     }
 
     fn refuse(&self, cancelled: Cancelled) -> bool {

@@ -60,7 +60,7 @@ impl<T: 'static> JoinHandle<T> {
     /// # Errors
     /// [`JoinError::Panicked`] if the task panicked; [`JoinError::Cancelled`] if the caller may not wait.
     pub fn join(self) -> Result<T, JoinError<T>> {
-        match self.completion().wait() {
+        match self.completion().wait(self.task.record.id) {
             Ok(()) => self.outcome(),
             Err(cancelled) => Err(JoinError::Cancelled(cancelled, self)),
         }

@@ -12,7 +12,8 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 pub use builder::{Builder, spawn, spawn_blocking, spawn_local, unblock};
-pub use dump::{TaskDump, TaskInfo, dump};
+pub(crate) use dump::JSON_VERSION;
+pub use dump::{Arm, Backtrace, ChannelInfo, SocketInfo, StackInfo, TaskDump, TaskInfo, TaskState, WaitsOn, dump};
 pub use join::{JoinError, JoinHandle};
 
 use crate::runtime::{task, worker};
@@ -40,6 +41,16 @@ impl Task {
     /// The name given to [`Builder::name`], if any.
     pub fn name(&self) -> Option<&str> {
         self.record.name.as_deref()
+    }
+}
+
+impl TaskId {
+    pub(crate) fn number(self) -> u64 {
+        self.0.get()
+    }
+
+    fn from_number(number: u64) -> Option<TaskId> {
+        NonZeroU64::new(number).map(TaskId)
     }
 }
 
