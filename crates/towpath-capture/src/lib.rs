@@ -12,12 +12,14 @@
 //! | [`segment`] | one frame to one TCP segment, options included |
 //! | [`flow`] | segments to connections |
 //! | [`file`] | pcap and pcapng files to frames, frames to pcapng |
+//! | [`live`] | frames as they pass, by AF_PACKET (Linux) |
 
 mod frame;
 mod time;
 
 pub mod file;
 pub mod flow;
+pub mod live;
 pub mod segment;
 
 pub use frame::{Frame, LinkType};

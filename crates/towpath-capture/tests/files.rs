@@ -290,7 +290,7 @@ fn blocks_of_both_byte_orders_and_every_kind_are_read_or_passed_over() {
         assert!(error.is_none(), "{error:?}");
         let seen: Vec<_> =
             read.iter().map(|frame| (frame.nanos, frame.link.0, frame.interface, frame.original_len)).collect();
-        let old_nanos = (u128::from(0x0005_0000_0000_0007_u64) * 1_000_000_000 >> 20) as u64;
+        let old_nanos = ((u128::from(0x0005_0000_0000_0007_u64) * 1_000_000_000) >> 20) as u64;
         assert_eq!(
             seen,
             [(15_000_000_001, 101, 0, 41), (1_500_000_000, 1, 1, 41), (old_nanos, 1, 1, 50), (0, 101, 0, 41)]

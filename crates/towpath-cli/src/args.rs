@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod trace;
 mod typed;
 mod watch;
 
@@ -24,6 +25,7 @@ use crate::output::Form;
 use crate::watch::filter::Filter;
 use crate::output::look::Look;
 use typed::Typed;
+pub(crate) use trace::{Origin, Trace};
 pub(crate) use typed::watch::KEYS;
 pub(crate) use watch::{View, Watch};
 
@@ -42,6 +44,7 @@ pub(crate) enum Command {
     /// Pages or completions, made of the arguments themselves.
     Generate(Generate),
     Watch(Watch),
+    Trace(Trace),
 }
 
 /// `towpath serve`
@@ -129,6 +132,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         typed::Command::Man(man) => meant_man(man).map(Command::Generate),
         typed::Command::Completions(typed) => Ok(Command::Generate(Generate::Completions(typed.shell))),
         typed::Command::Watch(watch) => Watch::meant(watch, form).map(Command::Watch),
+        typed::Command::Trace(trace) => Trace::meant(trace).map(Command::Trace),
     };
     match command {
         Ok(command) => Ok(Invocation { form, command }),

@@ -40,7 +40,7 @@ fn main() {
 /// Runs `command` as a task, on a runtime of its own so that a wrong setting is told as one.
 fn start(form: Form, command: Command) -> Result<Exit, Failure> {
     let signals = match command {
-        Command::Serve(_) | Command::Watch(_) => signals::STOP,
+        Command::Serve(_) | Command::Watch(_) | Command::Trace(_) => signals::STOP,
         Command::Dial(_) | Command::Generate(_) => signals::INTERRUPT,
     };
     let stop = signals::first_of(signals)
@@ -59,6 +59,7 @@ fn run(form: Form, command: Command, stop: &Receiver<i32>) -> Exit {
         Command::Dial(dial) => dial::run(&dial, &out, stop),
         Command::Generate(what) => towpath::task::unblock(move || generate::run(&what)),
         Command::Watch(watch) => watch::run(&watch, &out, stop),
+        Command::Trace(trace) => trace::run(&trace, &out, stop),
     };
     let exit = done.unwrap_or_else(|failure| {
         out.event(&output::failure_event(&failure));

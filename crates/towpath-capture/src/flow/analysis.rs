@@ -95,7 +95,9 @@ fn retransmission(segment: &Segment<'_>, before: &Before, track: &Track) -> Note
     if from > track.next {
         return Notes::GAP;
     }
-    if from == to || from >= track.next {
+    // Whoever has sent a SYN and gets the peer's answers with the same number again, now acknowledging (RFC 9293, 3.5).
+    let crossed = segment.flags.contains(Flags::SYN | Flags::ACK) && track.last_ack.is_none();
+    if from == to || from >= track.next || crossed {
         return Notes::empty();
     }
     if to <= track.acked {

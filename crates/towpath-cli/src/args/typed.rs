@@ -24,7 +24,7 @@ use crate::output::look::Color;
     version,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "For more: towpath --help, towpath serve --help, towpath dial --help, towpath watch --help",
+    after_help = "For more: towpath --help, towpath serve --help, towpath dial --help, towpath watch --help, towpath trace --help",
     after_long_help = ABOUT_ALL
 )]
 pub(super) struct Typed {
@@ -88,6 +88,13 @@ pub(super) enum Command {
     /// also sees what happens between two looks, and other people's processes.
     #[command(after_long_help = watch::ABOUT_WATCH)]
     Watch(watch::Watch),
+
+    /// Show TCP connections as ladders: handshake, data, close, and what went wrong
+    ///
+    /// Listens on an interface, or reads a capture file, and draws each connection as arrows between its two ends. With
+    /// Ctrl-C, or at the file's end, it says how the connections stand that are open, and how many packets were missed.
+    #[command(after_long_help = trace::ABOUT_TRACE)]
+    Trace(trace::Trace),
 
     /// Print a manual page, or write all of them into a folder
     ///
@@ -330,4 +337,5 @@ Examples:
   towpath completions zsh >~/.zfunc/_towpath            with ~/.zfunc in fpath
   towpath completions fish >~/.config/fish/completions/towpath.fish";
 // After the macros that it uses.
+pub(super) mod trace;
 pub(super) mod watch;

@@ -16,6 +16,7 @@ use super::text;
 use crate::args::Mode;
 use crate::exit::Exit;
 use crate::kernel::{Path, SynOptions};
+use crate::trace;
 use crate::watch::object::{Object, shown};
 
 /// Something that happened.
@@ -134,6 +135,40 @@ pub(crate) enum Event<'a> {
     /// `watch --events`: so many changes, at least, came too fast to be told.
     Lost { changes: u64 },
 
+    /// `trace` begins.
+    Tracing {
+        interface: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        filter: &'a str,
+    },
+    /// `trace`: a segment; `time` is when it passed.
+    Segment(Box<trace::object::Segment<'a>>),
+    /// `trace`: a connection is over, or the capture is and this is where it stands; `time` is its latest segment's.
+    Connection(Box<trace::object::Connection>),
+    /// `trace`: so many segments were left out, for the output is too slow.
+    NotShown { segments: u64 },
+    /// `trace` ends.
+    Traced {
+        segments: u64,
+        connections: u64,
+        /// Packets that the kernel could not keep for us.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dropped: Option<u64>,
+        #[serde(skip_serializing_if = "is_zero")]
+        not_shown: u64,
+        /// Connections whose end was left out.
+        #[serde(skip_serializing_if = "is_zero")]
+        ends_not_shown: u64,
+        /// Packets that could not be read, and why the first could not.
+        #[serde(skip_serializing_if = "is_zero")]
+        unreadable: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+        /// What was written.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file: Option<&'a str>,
+    },
+
     /// The command fails, or one dial of several does.
     Error {
         error: &'a str,
@@ -156,6 +191,8 @@ impl Event<'_> {
                 | Event::Data { .. }
                 | Event::Socket(_)
                 | Event::State { .. }
+                | Event::Segment(_)
+                | Event::Connection(_)
         )
     }
 }
@@ -242,6 +279,10 @@ fn micros<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Err
 
 fn some_micros<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)).serialize(serializer)
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn code<S: Serializer>(exit: &Exit, serializer: S) -> Result<S::Ok, S::Error> {

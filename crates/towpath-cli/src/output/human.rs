@@ -118,6 +118,36 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
         Event::Lost { changes } => {
             paint(TROUBLE, &format!("{changes} changes or more are not told: they came faster than they could be read"))
         }
+        Event::Tracing { interface, filter } => {
+            let what = if filter.is_empty() { "every TCP segment" } else { filter };
+            format!("tracing {what} on {interface}            {}", paint(ASIDE, "ctrl-c stops"))
+        }
+        // `trace` draws these itself.
+        Event::Segment(_) | Event::Connection(_) => return String::new(),
+        Event::NotShown { segments } => {
+            paint(TROUBLE, &format!("{segments} segments are not shown: the output does not take them fast enough"))
+        }
+        Event::Traced { segments, connections, dropped, not_shown, ends_not_shown, unreadable, why, file } => {
+            let count = |count: u64, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+            let mut line = format!("{} of {}", count(*segments, "segment"), count(*connections, "connection"));
+            if let Some(dropped) = dropped {
+                let _ = write!(line, "; {dropped} dropped by the kernel");
+            }
+            if *not_shown > 0 {
+                let _ = write!(line, "; {not_shown} not shown");
+            }
+            if *ends_not_shown > 0 {
+                let _ = write!(line, "; {ends_not_shown} ends of connections not shown");
+            }
+            if *unreadable > 0 {
+                let _ = write!(line, "; {} not understood", count(*unreadable, "packet"));
+                let _ = why.as_ref().map(|why| write!(line, " (the first: {why})"));
+            }
+            if let Some(file) = file {
+                let _ = write!(line, "; written to {file}");
+            }
+            paint(ASIDE, &line)
+        }
         Event::Error { error, hint, .. } => {
             let mut line = paint(TROUBLE, error);
             if let Some(hint) = hint {

@@ -48,6 +48,11 @@ impl Ladder {
         Ladder { look, data, last: None }
     }
 
+    /// One that looks the same, with nothing drawn yet.
+    pub(crate) fn another(&self) -> Ladder {
+        Ladder::new(self.look, self.data)
+    }
+
     /// The lines for a segment, on a terminal of `width` columns: with the connection's heading if the segment before was
     /// another's.
     pub(crate) fn segment(&mut self, told: &Told<'_>, ends: &mut Ends, width: usize) -> String {

@@ -1,8 +1,41 @@
 //! `towpath trace`: TCP connections as ladders, from the wire or from a file.
+//!
+//! ```text
+//!   packets ──▶ pump ──────── queue ───────▶ run ──▶ present ──▶ ladder  ┐
+//!   (file)       │ tracer (flows, wanted)            │           lines   ├ text
+//!                │                                   │           object  ┘
+//!                └─▶ save (pcapng)                   └ ends (names)
+//! ```
+//!
+//! `pump` is a thread of its own that takes packets in, follows connections and writes the file; `run` shows what it hands
+//! on, and decides when it is over. `tracer`, `words`, `fit`, `data`, `ladder` and `lines` are pure functions: the wire, a
+//! file and a lesson look alike.
 
 mod data;
 mod ends;
 mod fit;
 mod ladder;
 mod lines;
+pub(crate) mod object;
+mod packets;
+mod present;
+mod pump;
+mod run;
+mod save;
+mod stop;
+mod tracer;
 mod words;
+
+use towpath::sync::channel::Receiver;
+
+use crate::args::Trace;
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+pub(crate) use present::Shape;
+pub(crate) use tracer::Wanted;
+
+/// Shows what was asked for until it is told to stop.
+pub(crate) fn run(options: &Trace, out: &Output, stop: &Receiver<i32>) -> Result<Exit, Failure> {
+    let (options, out, stop) = (options.clone(), out.clone(), stop.clone());
+    towpath::task::unblock(move || run::run(&options, &out, &stop))
+}

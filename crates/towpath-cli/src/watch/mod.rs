@@ -20,7 +20,7 @@ mod events;
 mod feed;
 pub(crate) mod filter;
 mod lives;
-mod names;
+pub(crate) mod names;
 pub(crate) mod object;
 mod order;
 mod plain;
