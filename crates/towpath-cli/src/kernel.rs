@@ -11,6 +11,7 @@ use std::{fmt, ptr};
 
 use etherparse::{LaxSlicedPacket, TransportSlice};
 use serde::Serialize;
+use towpath_diag::TcpInfo;
 
 /// The options of a SYN that say what its sender can do. `None` and `false`: the option was not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -63,18 +64,10 @@ pub(crate) fn saved_syn(stream: &impl AsFd) -> Option<SynOptions> {
 
 /// How the connection has fared so far.
 pub(crate) fn path(stream: &impl AsFd) -> Option<Path> {
-    let mut info = [MaybeUninit::<u8>::uninit(); mem::size_of::<libc::tcp_info>()];
-    let info = option(stream.as_fd(), libc::TCP_INFO, &mut info)?;
-    // Older kernels fill less of the structure, so each field is read where it lies, if it is there.
-    let field = |offset: usize| {
-        let bytes = info.get(offset..offset + 4)?;
-        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-    };
-    let rtt = field(mem::offset_of!(libc::tcp_info, tcpi_rtt)).filter(|&rtt| rtt > 0);
-    Some(Path {
-        rtt: rtt.map(|rtt| Duration::from_micros(rtt.into())),
-        retrans: field(mem::offset_of!(libc::tcp_info, tcpi_total_retrans))?,
-    })
+    // More than any kernel fills; what lies beyond the fields that `TcpInfo` knows is not asked for.
+    let mut bytes = [MaybeUninit::<u8>::uninit(); 512];
+    let info = TcpInfo::new(option(stream.as_fd(), libc::TCP_INFO, &mut bytes)?);
+    Some(Path { rtt: info.rtt(), retrans: info.total_retrans()? })
 }
 
 /// The value of a TCP option, as far as the kernel filled `buffer`.

@@ -23,7 +23,7 @@ use std::time::Duration;
 use towpath::Runtime;
 use towpath::sync::channel::Receiver;
 
-use crate::args::{Command, Invocation, NotMeant};
+use crate::args::{Command, Invocation, NotMeant, View};
 use crate::exit::{Exit, Failure};
 use crate::output::{Form, Output};
 
@@ -39,11 +39,15 @@ fn main() {
 
 /// Runs `command` as a task, on a runtime of its own so that a wrong setting is told as one.
 fn start(form: Form, command: Command) -> Result<Exit, Failure> {
-    let signals = match command {
-        Command::Serve(_) | Command::Watch(_) | Command::Trace(_) => signals::STOP,
-        Command::Dial(_) | Command::Generate(_) => signals::INTERRUPT,
+    let stop = match &command {
+        Command::Serve(_) | Command::Trace(_) => signals::first_of(signals::STOP),
+        Command::Dial(_) | Command::Generate(_) => signals::first_of(signals::INTERRUPT),
+        Command::Watch(watch) if watch.view == View::Screen => {
+            signals::every(watch::screen::SIGNALS, watch::screen::terminal::give_back)
+        }
+        Command::Watch(_) => signals::first_of(signals::STOP),
     };
-    let stop = signals::first_of(signals)
+    let stop = stop
         .map_err(|e| Failure::new(Exit::Other, format!("catch signals: {}", exit::reason(&e))))?;
     let runtime = Runtime::builder().build().map_err(|e| no_runtime(&e))?;
     let exit = runtime.run(move || run(form, command, &stop));

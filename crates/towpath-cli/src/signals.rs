@@ -5,7 +5,7 @@
 
 use std::{io, process, thread};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use towpath::sync::channel::{self, Receiver};
 
@@ -26,6 +26,25 @@ pub(crate) fn first_of(signals: &[i32]) -> io::Result<Receiver<i32>> {
     let wait = move || {
         for (count, signal) in signals.forever().enumerate() {
             if count > 0 || send.try_send(signal).is_err() {
+                process::exit(Exit::Interrupted.code().into());
+            }
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(wait)?;
+    Ok(receive)
+}
+
+/// Has every one of `signals` come as a message. One of them that asks us to end and comes while another such is not
+/// taken yet ends the process at once, after `last_resort`. To be called where [`first_of`] is.
+pub(crate) fn every(signals: &'static [i32], last_resort: fn()) -> io::Result<Receiver<i32>> {
+    let (send, receive) = channel::bounded(16);
+    let mut iterator = Signals::new(signals)?;
+    let wait = move || {
+        let mut asked = 0;
+        for signal in iterator.forever() {
+            asked += u32::from(matches!(signal, SIGINT | SIGTERM | SIGHUP));
+            if asked > 1 || send.try_send(signal).is_err() {
+                last_resort();
                 process::exit(Exit::Interrupted.code().into());
             }
         }

@@ -121,6 +121,11 @@ pub(crate) fn stdout_lost(why: Option<io::Error>) -> Result<Exit, Failure> {
     }
 }
 
+/// Writes all of `bytes` to stdout, past the printer: for who has the whole terminal.
+pub(crate) fn write_stdout(bytes: &[u8]) -> io::Result<()> {
+    printer::write_all(io::stdout(), bytes).map_err(Into::into)
+}
+
 /// Tells of `failure` while there is no printer, at once.
 pub(crate) fn print_failure(form: Form, failure: &Failure) {
     printer::print(render(form, &failure_event(failure)));

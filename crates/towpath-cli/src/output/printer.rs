@@ -95,7 +95,7 @@ impl Pen {
 }
 
 /// By write(2) itself: std's stdout would keep the end of a piece without a newline.
-fn write_all(stream: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
+pub(super) fn write_all(stream: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(&stream, bytes) {
             Ok(0) => return Err(Errno::IO),

@@ -24,6 +24,7 @@ pub(crate) mod names;
 pub(crate) mod object;
 mod order;
 mod plain;
+pub(crate) mod screen;
 mod snapshots;
 mod source;
 mod table;
@@ -37,7 +38,7 @@ use towpath::sync::channel::Receiver;
 
 use crate::args::{View, Watch};
 use crate::exit::{Exit, Failure};
-use crate::output::Output;
+use crate::output::{Form, Output};
 
 /// How a view ended.
 #[derive(Debug)]
@@ -51,9 +52,10 @@ enum Ended {
 pub(crate) fn run(options: &Watch, out: &Output, stop: &Receiver<i32>) -> Result<Exit, Failure> {
     let ended = towpath::task::unblock({
         let (options, out, stop) = (options.clone(), out.clone(), stop.clone());
-        move || match options.view {
-            View::Screen | View::Snapshots => snapshots::run(&options, &out, &stop),
-            View::Events => events::run(&options, &out, &stop),
+        move || match (options.view, out.form()) {
+            (View::Events, _) => events::run(&options, &out, &stop),
+            (View::Screen, Form::Human { stdout, .. }) => screen::run(&options, stdout, &stop),
+            (View::Screen | View::Snapshots, _) => snapshots::run(&options, &out, &stop),
         }
     });
     match ended? {

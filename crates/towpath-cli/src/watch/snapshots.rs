@@ -37,7 +37,11 @@ pub(super) fn run(options: &Watch, out: &Output, stop: &Receiver<i32>) -> Result
         loop {
             match calls.wait(Some(next.min(deadline))) {
                 Woken::Due => break,
-                Woken::Batch(batch) => batch.into_iter().flatten().for_each(|event| drop(watcher.hear(&event))),
+                Woken::Batch(batch) => {
+                    for event in batch.into_iter().flatten() {
+                        watcher.hear(&event);
+                    }
+                }
                 Woken::Stop(signal) => return Ok(Ended::Signal(signal)),
                 Woken::Lost(why) => return crate::output::stdout_lost(why).map(Ended::With),
             }

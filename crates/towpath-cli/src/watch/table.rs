@@ -50,7 +50,6 @@ pub(crate) struct Seen<'a> {
     pub(crate) local: SocketAddr,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) inode: Option<u32>,
-    pub(crate) uid: u32,
     pub(crate) receive_queue: u32,
     pub(crate) send_queue: u32,
     /// How long it will stay in TIME-WAIT.
@@ -66,7 +65,6 @@ pub(crate) struct Row {
     pub(crate) local: SocketAddr,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) inode: Option<u32>,
-    pub(crate) uid: u32,
     /// Bytes that the program has not read; of a listener, connections that wait for accept.
     pub(crate) receive_queue: u32,
     /// Bytes that the peer has not acknowledged; of a listener, how many connections may wait.
@@ -160,8 +158,11 @@ impl Table {
         row.gone = None;
         row.seen = self.look;
         row.changed = if self.cumulative { row.changed | changed } else { changed };
-        if let Some(info) = socket.info {
-            row.take(info, self.look);
+        match socket.info {
+            Some(info) => row.take(info, self.look),
+            // There is nothing left of how its segments fared.
+            None if row.state == State::TimeWait => row.path = None,
+            None => {}
         }
     }
 
@@ -226,11 +227,6 @@ impl Table {
         (0..).zip(&self.rows).filter_map(|(number, row)| Some((number, row.as_ref()?)))
     }
 
-    /// How many sockets are there.
-    pub(crate) fn present(&self) -> usize {
-        self.rows().filter(|(_, row)| row.gone.is_none()).count()
-    }
-
     /// Forgets everything, as when other sockets are to be looked at.
     pub(crate) fn clear(&mut self) {
         *self = Table::new(self.cumulative);
@@ -248,7 +244,6 @@ impl Table {
             local: socket.local,
             peer: socket.peer,
             inode: socket.inode,
-            uid: socket.uid,
             receive_queue: socket.receive_queue,
             send_queue: socket.send_queue,
             path: None,
@@ -343,7 +338,6 @@ impl<'a> From<&'a Socket> for Seen<'a> {
             local: socket.local,
             peer: socket.peer,
             inode: socket.inode,
-            uid: socket.uid,
             receive_queue: socket.receive_queue,
             send_queue: socket.send_queue,
             time_wait: timer.map(|timer| timer.expires),

@@ -13,7 +13,6 @@ fn rows(state: State, queues: (u32, u32), ago: u64) -> (Table, Since) {
         local: ([127, 0, 0, 1], 8330).into(),
         peer: (state != State::Listen).then(|| ([127, 0, 0, 1], 39792).into()),
         inode: Some(1),
-        uid: 0,
         receive_queue: queues.0,
         send_queue: queues.1,
         time_wait: None,

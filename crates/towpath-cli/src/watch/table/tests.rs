@@ -13,7 +13,6 @@ fn socket(cookie: u64, state: State, client: u16) -> Seen<'static> {
         local: end(SERVER),
         peer: (state != State::Listen).then(|| end(client)),
         inode: Some(1),
-        uid: 0,
         receive_queue: 0,
         send_queue: 0,
         time_wait: None,
@@ -128,6 +127,16 @@ fn a_connection_keeps_its_row_when_time_wait_gives_it_another_cookie() {
     assert_eq!(table.find(1), None);
     assert_eq!(row(&table, 2).changed, Cells::STATE);
     assert_eq!(table.rows().count(), 2);
+}
+
+#[test]
+fn in_time_wait_nothing_is_known_of_segments() {
+    let mut table = Table::new(false);
+    let info = info(39, 11, 0);
+    look(&mut table, 0, &[Seen { info: Some(&info), ..socket(1, State::FinWait2, 1) }]);
+    assert!(row(&table, 1).path.is_some());
+    look(&mut table, 2, &[socket(1, State::TimeWait, 1)]);
+    assert_eq!(row(&table, 1).path, None);
 }
 
 #[test]

@@ -1,0 +1,257 @@
+//! The table on the whole terminal, with keys.
+//!
+//! One thread runs all of it: it takes keys, changes of state, tasks and signals as they come (`run`), lets `app` say what
+//! they mean, and draws (`draw`) what `app` shows. `terminal` has the terminal as long as it is ours, `keys` reads it.
+//! `prompt` is the line in which a filter is typed, `detail` all about one socket, `limits` what keeps that from sending
+//! faster.
+
+#![forbid(unsafe_code)]
+
+mod app;
+mod detail;
+mod draw;
+mod keys;
+mod limits;
+mod prompt;
+pub(crate) mod terminal;
+
+use std::io;
+use std::thread;
+
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
+use signal_hook::low_level::emulate_default_handler;
+use towpath::sync::channel::{self, Receiver, Sender, TrySendError};
+use towpath::time::Instant;
+
+use self::app::{App, Wish};
+use self::keys::Typed;
+use self::terminal::Screen;
+use super::columns::Tone;
+use super::feed::{Batch, Feed};
+use super::tasks::Tasks;
+use super::watcher::Watcher;
+use super::{Ended, endpoints};
+use crate::args::Watch;
+use crate::exit::{Exit, Failure, reason};
+use crate::output::look::Look;
+
+/// The signals that a screen has to know of.
+pub(crate) const SIGNALS: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT, SIGWINCH];
+
+/// What comes to the screen.
+#[derive(Debug)]
+enum News {
+    Typed(Typed),
+    Batch(Batch),
+    Tasks(Tasks),
+}
+
+impl From<Typed> for News {
+    fn from(typed: Typed) -> News {
+        News::Typed(typed)
+    }
+}
+
+impl From<Batch> for News {
+    fn from(batch: Batch) -> News {
+        News::Batch(batch)
+    }
+}
+
+/// What is to be done next.
+enum Next {
+    Look,
+    News(News),
+    Signal(i32),
+}
+
+/// Shows the table until it is told to stop.
+pub(super) fn run(options: &Watch, look: Look, signals: &Receiver<i32>) -> Result<Ended, Failure> {
+    let watcher = Watcher::new(options)?;
+    let (send, news) = channel::bounded(256);
+    keys::start(send.clone()).map_err(|e| failed("read the terminal", &e))?;
+    let screen = Screen::take().map_err(|e| failed("take the terminal", &e))?;
+    let size = screen.size().unwrap_or((80, 24));
+    let mut show = Show {
+        options,
+        app: App::new(watcher, look, options.interval, size),
+        screen,
+        feed: None,
+        inspect: start_inspecting(send.clone()).map_err(|e| failed("start a thread", &e))?,
+        send,
+        limit: options.limit.map(|limit| Instant::now() + limit),
+        next_look: Instant::now(),
+    };
+    show.follow();
+    let ended = show.run(&news, signals);
+    // What waits for room among the news waits no longer.
+    drop(news);
+    ended
+}
+
+fn failed(what: &str, error: &io::Error) -> Failure {
+    let failure = Failure::new(Exit::Other, format!("{what}: {}", reason(error)));
+    failure.hint("Without a terminal: towpath watch --once, or --events")
+}
+
+struct Show<'a> {
+    options: &'a Watch,
+    app: App,
+    screen: Screen,
+    feed: Option<Feed>,
+    /// Has the tasks asked for.
+    inspect: Sender<()>,
+    send: Sender<News>,
+    limit: Option<Instant>,
+    next_look: Instant,
+}
+
+impl Show<'_> {
+    fn run(&mut self, news: &Receiver<News>, signals: &Receiver<i32>) -> Result<Ended, Failure> {
+        loop {
+            if Instant::now() >= self.next_look {
+                self.next_look = Instant::now() + self.options.interval;
+                if !self.app.is_paused() {
+                    self.look()?;
+                }
+            }
+            if let Some(ended) = self.draw()? {
+                return Ok(ended);
+            }
+            let mut next = self.wait(news, signals);
+            // All that has come is taken in before it is drawn, so that much of it costs no more than a little.
+            loop {
+                match next {
+                    Next::Look if self.limit.is_some_and(|limit| Instant::now() >= limit) => {
+                        return Ok(Ended::With(Exit::Done));
+                    }
+                    Next::Look => break,
+                    Next::News(news) => {
+                        if let Some(ended) = self.take(news)? {
+                            return Ok(ended);
+                        }
+                    }
+                    Next::Signal(signal) => {
+                        if let Some(ended) = self.signal(signal)? {
+                            return Ok(ended);
+                        }
+                    }
+                }
+                match news.try_recv() {
+                    Ok(more) => next = Next::News(more),
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    fn wait(&self, news: &Receiver<News>, signals: &Receiver<i32>) -> Next {
+        let due = self.limit.map_or(self.next_look, |limit| limit.min(self.next_look));
+        let left = due.saturating_duration_since(Instant::now());
+        towpath::select! {
+            recv(news) -> news => news.map_or(Next::Look, Next::News),
+            recv(signals) -> signal => signal.map_or(Next::Look, Next::Signal),
+            timeout(left) => Next::Look,
+        }
+    }
+
+    fn look(&mut self) -> Result<(), Failure> {
+        self.app.look()?;
+        if let Some(why) = self.app.watcher.failed_check() {
+            return Err(Failure::new(Exit::CheckFailed, why));
+        }
+        if self.app.wants_tasks() {
+            // One that has not answered yet answers for this look too.
+            match self.inspect.try_send(()) {
+                Ok(()) | Err(TrySendError::Full(())) => {}
+                Err(_) => self.app.say("the thread that asks for tasks has ended", Tone::Alarm),
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws what there is; where that cannot be, the terminal is gone, and with it the reason to go on.
+    fn draw(&mut self) -> Result<Option<Ended>, Failure> {
+        if !terminal::is_ours() {
+            return Err(Failure::new(Exit::Other, "another thread has panicked"));
+        }
+        let Ok(size) = self.screen.size() else { return Ok(Some(Ended::With(Exit::Done))) };
+        self.app.set_size(size);
+        let scene = self.app.scene();
+        let drawn = self.screen.draw(|frame| draw::draw(frame, &scene));
+        Ok(drawn.is_err().then_some(Ended::With(Exit::Done)))
+    }
+
+    fn take(&mut self, news: News) -> Result<Option<Ended>, Failure> {
+        match news {
+            News::Typed(Typed::Gone) => return Ok(Some(Ended::With(Exit::Done))),
+            News::Typed(Typed::Key(key)) => match self.app.key(key) {
+                None => {}
+                Some(Wish::Quit(exit)) => return Ok(Some(Ended::With(exit))),
+                Some(Wish::Suspend) => return self.signal(SIGTSTP),
+                Some(Wish::Redraw) => self.screen.forget().map_err(|e| failed("draw", &e))?,
+                Some(Wish::Filter) => {
+                    self.follow();
+                    self.look()?;
+                }
+                Some(Wish::Capture(_)) => {}
+            },
+            News::Batch(Ok(events)) => events.iter().for_each(|event| self.app.hear(event)),
+            News::Batch(Err(e)) => {
+                self.feed = None;
+                self.app.set_source(Err(&reason(&e)));
+            }
+            News::Tasks(tasks) => self.app.watcher.tasks = tasks,
+        }
+        Ok(None)
+    }
+
+    fn signal(&mut self, signal: i32) -> Result<Option<Ended>, Failure> {
+        match signal {
+            // The next frame takes the new size.
+            SIGWINCH => {}
+            SIGTSTP => {
+                terminal::give_back();
+                // Returns when we are to go on.
+                let _ = emulate_default_handler(SIGTSTP);
+                self.take_again()?;
+            }
+            // We were stopped by what cannot be caught, and who stopped us may have used the terminal.
+            SIGCONT => self.take_again()?,
+            _ => return Ok(Some(Ended::Signal(signal))),
+        }
+        Ok(None)
+    }
+
+    fn take_again(&mut self) -> Result<(), Failure> {
+        self.next_look = Instant::now();
+        self.screen.take_again().map_err(|e| failed("take the terminal", &e))
+    }
+
+    /// Follows the changes of the sockets that the filter lets pass, from now on.
+    fn follow(&mut self) {
+        // The one before first gives back what it has of the kernel.
+        self.feed = None;
+        match Feed::start(&self.app.watcher.filter.kernels(), self.send.clone()) {
+            Ok(feed) => {
+                self.app.set_source(Ok(feed.source()));
+                self.feed = Some(feed);
+            }
+            Err(e) => self.app.set_source(Err(&reason(&e))),
+        }
+    }
+}
+
+/// A thread that asks programs for their tasks, each time that it is told to: one that does not answer holds up only that.
+fn start_inspecting(to: Sender<News>) -> io::Result<Sender<()>> {
+    let (ask, asked) = channel::bounded::<()>(1);
+    let inspect = move || {
+        while asked.recv().is_ok() {
+            if to.send(News::Tasks(endpoints::ask())).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("tasks".into()).spawn(inspect)?;
+    Ok(ask)
+}
