@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod tour;
 mod trace;
 mod typed;
 mod watch;
@@ -25,6 +26,7 @@ use crate::output::Form;
 use crate::watch::filter::Filter;
 use crate::output::look::Look;
 use typed::Typed;
+pub(crate) use tour::Tour;
 pub(crate) use trace::{Origin, Trace};
 pub(crate) use typed::watch::KEYS;
 pub(crate) use watch::{View, Watch};
@@ -45,6 +47,7 @@ pub(crate) enum Command {
     Generate(Generate),
     Watch(Watch),
     Trace(Trace),
+    Tour(Tour),
 }
 
 /// `towpath serve`
@@ -133,6 +136,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         typed::Command::Completions(typed) => Ok(Command::Generate(Generate::Completions(typed.shell))),
         typed::Command::Watch(watch) => Watch::meant(watch, form).map(Command::Watch),
         typed::Command::Trace(trace) => Trace::meant(trace).map(Command::Trace),
+        typed::Command::Tour(tour) => Tour::meant(&tour).map(Command::Tour),
     };
     match command {
         Ok(command) => Ok(Invocation { form, command }),

@@ -2,7 +2,7 @@
 //!
 //! A byte's way through this crate: `args` says what was meant, `serve` or `dial` does it in tasks, `output` prints what
 //! happened, and `exit` says how it ended. `watch` shows what the kernel knows of all that, `trace` what passes on the
-//! wire. `generate` prints pages and completions. `kernel` asks what `towpath::net` does not, `signals` makes messages of
+//! wire, and `tour` all of it in turn. `generate` prints pages and completions. `kernel` asks what `towpath::net` does not, `signals` makes messages of
 //! signals.
 
 mod args;
@@ -13,6 +13,7 @@ mod kernel;
 mod output;
 mod serve;
 mod signals;
+mod tour;
 mod trace;
 mod watch;
 
@@ -38,7 +39,11 @@ fn main() {
 }
 
 /// Runs `command` as a task, on a runtime of its own so that a wrong setting is told as one.
-fn start(form: Form, command: Command) -> Result<Exit, Failure> {
+fn start(form: Form, mut command: Command) -> Result<Exit, Failure> {
+    if let Command::Tour(tour) = &mut command {
+        // While there is no second thread.
+        tour.place = tour::enter()?;
+    }
     let stop = match &command {
         Command::Serve(_) | Command::Trace(_) => signals::first_of(signals::STOP),
         Command::Dial(_) | Command::Generate(_) => signals::first_of(signals::INTERRUPT),
@@ -46,6 +51,7 @@ fn start(form: Form, command: Command) -> Result<Exit, Failure> {
             signals::every(watch::screen::SIGNALS, watch::screen::terminal::give_back)
         }
         Command::Watch(_) => signals::first_of(signals::STOP),
+        Command::Tour(_) => signals::every(signals::STOP, tour::give_back),
     };
     let stop = stop
         .map_err(|e| Failure::new(Exit::Other, format!("catch signals: {}", exit::reason(&e))))?;
@@ -64,6 +70,7 @@ fn run(form: Form, command: Command, stop: &Receiver<i32>) -> Exit {
         Command::Generate(what) => towpath::task::unblock(move || generate::run(&what)),
         Command::Watch(watch) => watch::run(&watch, &out, stop),
         Command::Trace(trace) => trace::run(&trace, &out, stop),
+        Command::Tour(tour) => tour::run(&tour, &out, stop),
     };
     let exit = done.unwrap_or_else(|failure| {
         out.event(&output::failure_event(&failure));

@@ -96,6 +96,13 @@ pub(super) enum Command {
     #[command(after_long_help = trace::ABOUT_TRACE)]
     Trace(trace::Trace),
 
+    /// Show what TCP is doing, step by step, on a connection of its own
+    ///
+    /// The life of one connection, from listen to TIME-WAIT, with what each step looks like to the tasks, on the wire and
+    /// in the kernel's table. Nothing has to be prepared, and nothing else on this machine is touched.
+    #[command(after_long_help = tour::ABOUT_TOUR)]
+    Tour(tour::Tour),
+
     /// Print a manual page, or write all of them into a folder
     ///
     /// The pages are made of what --help says, one for towpath itself and one for each subcommand, in the form that
@@ -337,5 +344,6 @@ Examples:
   towpath completions zsh >~/.zfunc/_towpath            with ~/.zfunc in fpath
   towpath completions fish >~/.config/fish/completions/towpath.fish";
 // After the macros that it uses.
+pub(super) mod tour;
 pub(super) mod trace;
 pub(super) mod watch;

@@ -46,6 +46,11 @@ impl Page {
         crate::trace::columns().saturating_sub(INDENT.len())
     }
 
+    /// Whether a step has begun.
+    pub(super) fn has_begun(&self) -> bool {
+        self.step > 0
+    }
+
     /// The next step begins.
     pub(super) fn begin(&mut self, chapter: &Chapter) {
         self.step += 1;
@@ -98,7 +103,16 @@ impl Page {
         ));
     }
 
-    /// Text that is drawn already, a ladder or a table.
+    /// Segments that are drawn already: ladders, or objects.
+    pub(super) fn drawn(&self, segments: &str) {
+        match self.look() {
+            None if segments.is_empty() => {}
+            None => self.out.text(segments.to_owned()),
+            Some(_) => self.show(segments),
+        }
+    }
+
+    /// Text that is drawn already.
     pub(super) fn show(&self, drawn: &str) {
         if drawn.is_empty() {
             return;
