@@ -23,8 +23,8 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output::Form;
-use crate::watch::filter::Filter;
 use crate::output::look::Look;
+use crate::watch::filter::Filter;
 use typed::Typed;
 pub(crate) use tour::Tour;
 pub(crate) use trace::{Origin, Trace};
@@ -43,11 +43,12 @@ pub(crate) struct Invocation {
 pub(crate) enum Command {
     Serve(Serve),
     Dial(Dial),
-    /// Pages or completions, made of the arguments themselves.
-    Generate(Generate),
     Watch(Watch),
     Trace(Trace),
     Tour(Tour),
+    Tasks(Tasks),
+    /// Pages or completions, made of the arguments themselves.
+    Generate(Generate),
 }
 
 /// `towpath serve`
@@ -97,6 +98,23 @@ pub(crate) struct Dial {
     pub(crate) repeat: Option<Repeat>,
 }
 
+/// `towpath tasks`
+#[derive(Debug, Clone)]
+pub(crate) struct Tasks {
+    /// Which program; without it, the only one there is.
+    pub(crate) target: Option<Target>,
+    pub(crate) backtrace: bool,
+    /// How long the program may take to answer.
+    pub(crate) wait: Duration,
+}
+
+/// A program that is to be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    Process(u32),
+    Socket(PathBuf),
+}
+
 /// `towpath man`, `towpath completions`
 #[derive(Debug)]
 pub(crate) enum Generate {
@@ -132,11 +150,12 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     let command = match typed.command {
         typed::Command::Serve(serve) => Ok(Command::Serve(serve.into())),
         typed::Command::Dial(dial) => meant_dial(dial).map(Command::Dial),
-        typed::Command::Man(man) => meant_man(man).map(Command::Generate),
-        typed::Command::Completions(typed) => Ok(Command::Generate(Generate::Completions(typed.shell))),
         typed::Command::Watch(watch) => Watch::meant(watch, form).map(Command::Watch),
         typed::Command::Trace(trace) => Trace::meant(trace).map(Command::Trace),
         typed::Command::Tour(tour) => Tour::meant(&tour).map(Command::Tour),
+        typed::Command::Tasks(tasks) => Ok(Command::Tasks(tasks.into())),
+        typed::Command::Man(man) => meant_man(man).map(Command::Generate),
+        typed::Command::Completions(typed) => Ok(Command::Generate(Generate::Completions(typed.shell))),
     };
     match command {
         Ok(command) => Ok(Invocation { form, command }),
@@ -180,6 +199,12 @@ impl From<typed::Serve> for Serve {
             Mode::Time
         };
         Serve { addr: typed.addr, mode, max: typed.max, idle: typed.idle, hex: typed.hex, drain: typed.drain }
+    }
+}
+
+impl From<typed::Tasks> for Tasks {
+    fn from(typed: typed::Tasks) -> Tasks {
+        Tasks { target: typed.target, backtrace: typed.backtrace, wait: typed.wait }
     }
 }
 
@@ -246,6 +271,14 @@ fn address(typed: &str) -> Result<String, String> {
 /// A word of a filter, which clap refuses by itself when it cannot be meant.
 fn filter(typed: &str) -> Result<String, String> {
     typed.parse::<Filter>().map(|_| typed.to_owned()).map_err(|e| e.to_string())
+}
+
+/// A number is a process; what has a slash in it, or is anything else, a path.
+fn target(typed: &str) -> Result<Target, String> {
+    if !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_digit()) {
+        return typed.parse().map(Target::Process).map_err(|_| "no process has such a number".to_owned());
+    }
+    Ok(Target::Socket(typed.into()))
 }
 
 /// `200ms`, `5s`, `1m30s`.

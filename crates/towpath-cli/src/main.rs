@@ -2,8 +2,8 @@
 //!
 //! A byte's way through this crate: `args` says what was meant, `serve` or `dial` does it in tasks, `output` prints what
 //! happened, and `exit` says how it ended. `watch` shows what the kernel knows of all that, `trace` what passes on the
-//! wire, and `tour` all of it in turn. `generate` prints pages and completions. `kernel` asks what `towpath::net` does not, `signals` makes messages of
-//! signals.
+//! wire, and `tour` all of it in turn; `tasks` asks other programs; `generate` prints pages and completions. `kernel` asks
+//! what `towpath::net` does not, `signals` makes messages of signals.
 
 mod args;
 mod dial;
@@ -13,6 +13,7 @@ mod kernel;
 mod output;
 mod serve;
 mod signals;
+mod tasks;
 mod tour;
 mod trace;
 mod watch;
@@ -26,6 +27,7 @@ use towpath::sync::channel::Receiver;
 
 use crate::args::{Command, Invocation, NotMeant, View};
 use crate::exit::{Exit, Failure};
+use crate::output::event::Event;
 use crate::output::{Form, Output};
 
 fn main() {
@@ -45,21 +47,35 @@ fn start(form: Form, mut command: Command) -> Result<Exit, Failure> {
         tour.place = tour::enter()?;
     }
     let stop = match &command {
-        Command::Serve(_) | Command::Trace(_) => signals::first_of(signals::STOP),
-        Command::Dial(_) | Command::Generate(_) => signals::first_of(signals::INTERRUPT),
+        Command::Serve(_) => signals::first_of(signals::STOP),
+        Command::Dial(_) => signals::first_of(signals::INTERRUPT),
         Command::Watch(watch) if watch.view == View::Screen => {
             signals::every(watch::screen::SIGNALS, watch::screen::terminal::give_back)
         }
-        Command::Watch(_) => signals::first_of(signals::STOP),
         Command::Tour(_) => signals::every(signals::STOP, tour::give_back),
+        Command::Watch(_) | Command::Trace(_) => signals::first_of(signals::STOP),
+        Command::Tasks(_) | Command::Generate(_) => signals::first_of(signals::INTERRUPT),
     };
-    let stop = stop
-        .map_err(|e| Failure::new(Exit::Other, format!("catch signals: {}", exit::reason(&e))))?;
-    let runtime = Runtime::builder().build().map_err(|e| no_runtime(&e))?;
+    let stop = stop.map_err(|e| Failure::new(Exit::Other, format!("catch signals: {}", exit::reason(&e))))?;
+    let runtime = runtime(form, matches!(command, Command::Serve(_))).map_err(|e| no_runtime(&e))?;
     let exit = runtime.run(move || run(form, command, &stop));
     // Nor by dropping the runtime, which would wait for them a while. What is left is of no use any more.
     _ = runtime.shutdown(Duration::ZERO);
     Ok(exit)
+}
+
+/// A runtime that `towpath tasks` may ask, if it is a server's: one that cannot be asked serves all the same.
+fn runtime(form: Form, is_server: bool) -> io::Result<Runtime> {
+    let forbidden = std::env::var_os("TOWPATH_INSPECT").is_some_and(|value| value == "0");
+    let builder = Runtime::builder();
+    if !is_server || forbidden {
+        return builder.inspect(false).build();
+    }
+    builder.clone().inspect(true).build().or_else(|why| {
+        let runtime = builder.inspect(false).build()?;
+        output::print_now(form, &Event::NoInspect { error: &exit::reason(&why) });
+        Ok(runtime)
+    })
 }
 
 fn run(form: Form, command: Command, stop: &Receiver<i32>) -> Exit {
@@ -67,10 +83,11 @@ fn run(form: Form, command: Command, stop: &Receiver<i32>) -> Exit {
     let done = match command {
         Command::Serve(serve) => serve::run(&serve, &out, stop),
         Command::Dial(dial) => dial::run(&dial, &out, stop),
-        Command::Generate(what) => towpath::task::unblock(move || generate::run(&what)),
         Command::Watch(watch) => watch::run(&watch, &out, stop),
         Command::Trace(trace) => trace::run(&trace, &out, stop),
         Command::Tour(tour) => tour::run(&tour, &out, stop),
+        Command::Tasks(tasks) => tasks::run(tasks, form, &out, stop),
+        Command::Generate(what) => towpath::task::unblock(move || generate::run(&what)),
     };
     let exit = done.unwrap_or_else(|failure| {
         out.event(&output::failure_event(&failure));

@@ -13,6 +13,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
 use crate::filter::{End, Filter, Prefix};

@@ -16,10 +16,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use exact::Exact;
+use format::Format;
+use ring::{Layout, Page};
 use sampled::Sampled;
 
 use crate::clock::{Waited, monotonic, wait_readable};
-use crate::{Family, Filter, State};
+use crate::{Family, Filter, State, fuzzing};
 
 /// A socket went from one state to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,4 +184,13 @@ impl AsFd for Changes {
             From::Sampled(sampled) => sampled.as_fd(),
         }
     }
+}
+
+/// As `fuzzing.rs` shows it.
+pub(crate) fn read_page(page: &[u8], header_page: &str, format: &str) -> Option<(u64, Vec<fuzzing::Traced>)> {
+    let (layout, format) = (Layout::parse(header_page)?, Format::parse(format).ok()?);
+    let page = Page::new(page, layout)?;
+    let lost = page.lost;
+    let records = page.filter_map(|(at, record)| format.read(at, record));
+    Some((lost, records.map(|record| (record.at, record.old, record.new, record.local, record.peer)).collect()))
 }

@@ -49,15 +49,14 @@ impl Closed {
 ///
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let here = listener.local_addr()?;
-/// let mut closures = match Closures::open(&Filter::new().port(here.port())) {
-///     Ok(closures) => closures,
-///     Err(error) => return Ok(println!("{error}")),
-/// };
+/// let mut closures = Closures::open(&Filter::new().port(here.port()))?;
 ///
-/// drop(TcpStream::connect(here)?);
-/// while let Some(closed) = closures.next(Some(Duration::from_millis(100)))? {
-///     if let Closed::Socket { socket, .. } = closed {
-///         println!("{} {:?}", socket.local, socket.info.and_then(|info| info.segs_out()));
+/// drop((TcpStream::connect(here)?, listener));
+/// while let Some(closed) = closures.next(Some(Duration::from_secs(5)))? {
+///     let Closed::Socket { socket, .. } = closed else { continue };
+///     println!("{} {:?}", socket.local, socket.info.and_then(|info| info.segs_out()));
+///     if socket.peer.is_none() {
+///         break;
 ///     }
 /// }
 /// # Ok::<(), std::io::Error>(())
@@ -74,7 +73,7 @@ impl Closures {
     /// nothing here: all are closed.
     ///
     /// # Errors
-    /// `PermissionDenied` without `CAP_NET_ADMIN` over the namespace.
+    /// Those of socket(2) and bind(2). No privilege is needed.
     pub fn open(filter: &Filter) -> io::Result<Closures> {
         let link = Link::open(TCP_DESTROY | TCP6_DESTROY)?;
         Ok(Closures { link, filter: filter.clone(), ready: VecDeque::new() })

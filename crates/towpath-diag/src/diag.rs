@@ -55,6 +55,8 @@ pub struct Dumped {
 pub struct Diag {
     link: Link,
     request: Vec<u8>,
+    /// Whether the kernel knows the request that has it walk over its tables once. All do, by 6.18.
+    both_at_once: bool,
 }
 
 impl Diag {
@@ -63,7 +65,7 @@ impl Diag {
     /// # Errors
     /// Those of socket(2).
     pub fn open() -> io::Result<Diag> {
-        Ok(Diag { link: Link::open(0)?, request: Vec::new() })
+        Ok(Diag { link: Link::open(0)?, request: Vec::new(), both_at_once: true })
     }
 
     /// Calls `each` with every TCP socket that passes the filter, of both families, in no particular order. The kernel does the
@@ -74,21 +76,30 @@ impl Diag {
     /// and addresses than the kernel takes, which is some two thousand at either end.
     pub fn dump(&mut self, filter: &Filter, want: Want, mut each: impl FnMut(Socket)) -> io::Result<Dumped> {
         let program = bytecode::compile(filter).map_err(too_long)?;
+        let program = program.as_deref();
+        if self.both_at_once {
+            request::of_both(&mut self.request, want, filter.states, program);
+            match self.walk(request::SOCKETS_OF_OLD, &mut each) {
+                Err(error) if is_refusal(&error) => self.both_at_once = false,
+                answer => return answer.map(|interrupted| Dumped { interrupted }),
+            }
+        }
         let mut interrupted = false;
         for family in [AF_INET, AF_INET6] {
-            request::write(&mut self.request, family, want, filter.states, &Id::ANY, program.as_deref());
-            let dump = message::REQUEST | message::DUMP;
-            interrupted |= self
-                .link
-                .ask(&mut self.request, request::SOCKETS, dump, |kind, row| {
-                    if kind == request::SOCKETS {
-                        each(row::parse(row).ok_or_else(|| too_short(row))?);
-                    }
-                    Ok(())
-                })
-                .map_err(explain)?;
+            request::of_family(&mut self.request, family, want, filter.states, &Id::ANY, program);
+            interrupted |= self.walk(request::SOCKETS, &mut each).map_err(explain)?;
         }
         Ok(Dumped { interrupted })
+    }
+
+    /// Calls `each` with every socket of the answer.
+    fn walk(&mut self, kind: u16, each: &mut impl FnMut(Socket)) -> io::Result<bool> {
+        self.link.ask(&mut self.request, kind, message::REQUEST | message::DUMP, |of, row| {
+            if of == kind {
+                each(row::parse(row).ok_or_else(|| too_short(row))?);
+            }
+            Ok(())
+        })
     }
 
     /// Every TCP socket that passes the filter, of both families, in no particular order. A dump that was interrupted is
@@ -151,7 +162,7 @@ impl Diag {
 
     fn one(&mut self, id: &Id, want: Want) -> io::Result<Option<Socket>> {
         let family = if id.ends().any(|end| end.is_ipv6()) { AF_INET6 } else { AF_INET };
-        request::write(&mut self.request, family, want, States::all(), id, None);
+        request::of_family(&mut self.request, family, want, States::all(), id, None);
         let mut found = None;
         let answer = self.link.ask(&mut self.request, request::SOCKETS, message::REQUEST, |_, row| {
             found = Some(row::parse(row).ok_or_else(|| too_short(row))?);
@@ -201,11 +212,40 @@ fn too_long(length: usize) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
+/// Whether the kernel does not take this kind of request, rather than failed to answer it.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound | io::ErrorKind::Unsupported)
+}
+
 fn explain(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::NotFound => {
             io::Error::new(error.kind(), "the kernel has no tcp_diag (CONFIG_INET_TCP_DIAG); try: modprobe tcp_diag")
         }
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::{Diag, Filter, Want};
+
+    #[test]
+    fn two_walks_tell_what_one_does() {
+        let listeners = ["127.0.0.1:0", "[::1]:0"].map(|here| TcpListener::bind(here).unwrap());
+        let mut filter = Filter::new();
+        filter.local.ports = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        let told = |both_at_once| {
+            let mut diag = Diag { both_at_once, ..Diag::open().unwrap() };
+            let mut cookies: Vec<_> =
+                diag.sockets(&filter, Want::all()).unwrap().iter().map(|socket| socket.cookie).collect();
+            assert_eq!(diag.both_at_once, both_at_once, "the kernel takes both kinds of request");
+            cookies.sort_unstable();
+            cookies
+        };
+        assert_eq!(told(true), told(false));
+        assert_eq!(told(true).len(), 2);
     }
 }

@@ -3,7 +3,8 @@
 //! ([`Closures`]). A library of its own, synchronous, that knows nothing of towpath's runtime; it opens sockets and files of
 //! `/proc` and tracefs, starts no thread and runs no program.
 //!
-//! Dumps and lookups need no privilege. Changes are exact for root, and sampled for others; closures need `CAP_NET_ADMIN`.
+//! Dumps, lookups and closures need no privilege. Changes are exact for root, and sampled for others; owners are known of
+//! one's own processes, and for root of all.
 //!
 //! ```
 //! use std::net::TcpListener;
@@ -25,6 +26,8 @@ mod closures;
 mod congestion;
 mod diag;
 mod filter;
+#[doc(hidden)]
+pub mod fuzzing;
 mod netlink;
 mod owners;
 mod request;

@@ -168,6 +168,11 @@ impl Owners {
     }
 }
 
+/// As `fuzzing.rs` shows it.
+pub(crate) fn read_stat(bytes: &[u8]) -> Option<(u64, String)> {
+    proc::parse(bytes).map(|Stat { started, command }| (started, command))
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;

@@ -9,6 +9,9 @@ use crate::{States, Want, row};
 /// SOCK_DIAG_BY_FAMILY: the type of what is asked, and of each row of the answer.
 pub(crate) const SOCKETS: u16 = 20;
 
+/// TCPDIAG_GETSOCK, the type of the same of old.
+pub(crate) const SOCKETS_OF_OLD: u16 = 18;
+
 const TCP: u8 = 6;
 
 /// The attribute that holds a filter's program (INET_DIAG_REQ_BYTECODE).
@@ -32,12 +35,30 @@ impl Id {
     }
 }
 
-/// Writes a request, with room for the header of its message in front.
-pub(crate) fn write(to: &mut Vec<u8>, family: u8, want: Want, states: States, id: &Id, program: Option<&[u8]>) {
+/// Asks for the sockets of one family: that of `id`, or all that pass. Begins with room for the header of its message.
+pub(crate) fn of_family(to: &mut Vec<u8>, family: u8, want: Want, states: States, id: &Id, program: Option<&[u8]>) {
     to.clear();
     to.resize(message::HEADER, 0);
     to.extend([family, TCP, extensions(want), 0]);
     to.extend(states.bits().to_ne_bytes());
+    identity(to, family, id);
+    filter(to, program);
+}
+
+/// Asks for all that pass, of both families, in one walk over the kernel's tables where [`of_family`] takes two: the request of
+/// old (`struct inet_diag_req`, of type [`SOCKETS_OF_OLD`]), from before it named a family.
+pub(crate) fn of_both(to: &mut Vec<u8>, want: Want, states: States, program: Option<&[u8]>) {
+    to.clear();
+    to.resize(message::HEADER, 0);
+    to.extend([0, 0, 0, extensions(want)]);
+    identity(to, row::AF_INET, &Id::ANY);
+    to.extend(states.bits().to_ne_bytes());
+    to.extend([0; 4]);
+    filter(to, program);
+}
+
+/// `struct inet_diag_sockid`.
+fn identity(to: &mut Vec<u8>, family: u8, id: &Id) {
     for end in [id.local, id.peer] {
         to.extend(end.map_or(0, |end| end.port()).to_be_bytes());
     }
@@ -49,6 +70,9 @@ pub(crate) fn write(to: &mut Vec<u8>, family: u8, want: Want, states: States, id
     let cookie = id.cookie.unwrap_or(u64::MAX);
     to.extend((cookie as u32).to_ne_bytes());
     to.extend(((cookie >> 32) as u32).to_ne_bytes());
+}
+
+fn filter(to: &mut Vec<u8>, program: Option<&[u8]>) {
     if let Some(program) = program {
         to.extend((4 + program.len() as u16).to_ne_bytes());
         to.extend(PROGRAM.to_ne_bytes());

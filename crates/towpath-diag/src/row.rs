@@ -82,7 +82,7 @@ fn attribute(socket: &mut Socket, kind: u16, value: &[u8]) {
         TOS => socket.tos = bytes::u8(value, 0),
         TRAFFIC_CLASS => socket.traffic_class = bytes::u8(value, 0),
         CLASS => socket.class = bytes::u32(value, 0),
-        SHUTDOWN => socket.shutdown = bytes::u8(value, 0).map(Shutdown::from_bits_retain),
+        SHUTDOWN => socket.shutdown = bytes::u8(value, 0).map(Shutdown::from_bits_truncate),
         V6ONLY => socket.v6only = bytes::u8(value, 0).map(|octet| octet != 0),
         MARK => socket.mark = bytes::u32(value, 0),
         CGROUP => socket.cgroup = bytes::u64(value, 0),

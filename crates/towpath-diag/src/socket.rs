@@ -106,7 +106,6 @@ bitflags::bitflags! {
         const RECEIVE = 1;
         /// Nothing more is sent.
         const SEND = 2;
-        const _ = !0;
     }
 }
 

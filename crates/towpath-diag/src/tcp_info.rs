@@ -109,7 +109,7 @@ impl TcpInfo {
     }
 
     fn micros(&self, at: usize) -> Option<Duration> {
-        Some(Duration::from_micros(self.u32(at)?.into()))
+        self.u32(at).map(micros)
     }
 
     fn micros64(&self, at: usize) -> Option<Duration> {
@@ -124,6 +124,10 @@ impl TcpInfo {
         let octet = self.octet(6)?;
         self.options()?.contains(Options::WINDOW_SCALE).then_some(octet >> shift & 15)
     }
+}
+
+fn micros(number: u32) -> Duration {
+    Duration::from_micros(number.into())
 }
 
 /// Each line is a field: its documentation, name, type, and how it is read.
@@ -221,7 +225,7 @@ fields! {
     /// Bytes written and not sent yet. Since Linux 4.6.
     notsent_bytes: u32 = |info| info.u32(144);
     /// The least round-trip time in the last while. None if it is not known. Since Linux 4.6.
-    min_rtt: Duration = |info| info.u32(148).filter(|&micros| micros != u32::MAX).map(|micros| Duration::from_micros(micros.into()));
+    min_rtt: Duration = |info| info.u32(148).filter(|&micros| micros != u32::MAX && micros != 0).map(micros);
     /// Segments with data received. Since Linux 4.6.
     data_segs_in: u32 = |info| info.u32(152);
     /// Segments with data sent. Since Linux 4.6.

@@ -40,10 +40,14 @@ pub enum Op {
     SetX(u32),
     /// X: A.
     MoveToX,
+    /// A: only these of its bits.
+    And(u32),
     /// A: so much more.
     Add(u32),
     /// A: moved up by so many bits.
     ShiftLeft(u32),
+    /// Passes over the next instruction if A is this.
+    SkipIfEqual(u32),
     /// Passes over the next instruction unless A is this.
     SkipUnlessEqual(u32),
     /// Passes over the next instruction unless A has any of these bits.
@@ -98,8 +102,10 @@ impl Op {
             Op::LoadXHeaderLen(at) => plain(0xb1, at),
             Op::SetX(value) => plain(0x01, value),
             Op::MoveToX => plain(0x07, 0),
+            Op::And(bits) => plain(0x54, bits),
             Op::Add(value) => plain(0x04, value),
             Op::ShiftLeft(bits) => plain(0x64, bits),
+            Op::SkipIfEqual(value) => Code { code: 0x15, jt: 1, jf: 0, k: value },
             Op::SkipUnlessEqual(value) => Code { code: 0x15, jt: 0, jf: 1, k: value },
             Op::SkipUnlessAny(bits) => Code { code: 0x45, jt: 0, jf: 1, k: bits },
             Op::Jump(distance) => plain(0x05, distance),
@@ -149,6 +155,11 @@ impl Assembler {
         self.jump(to);
     }
 
+    pub(super) fn jump_unless_equal(&mut self, value: u32, to: Label) {
+        self.push(Op::SkipIfEqual(value));
+        self.jump(to);
+    }
+
     pub(super) fn jump_if_any(&mut self, bits: u32, to: Label) {
         self.push(Op::SkipUnlessAny(bits));
         self.jump(to);
@@ -183,8 +194,10 @@ impl fmt::Display for Program {
                 Op::LoadXHeaderLen(at) => writeln!(f, "ldxb     4*([{at}]&0xf)")?,
                 Op::SetX(value) => writeln!(f, "ldx      #{value:#x}")?,
                 Op::MoveToX => writeln!(f, "tax")?,
+                Op::And(bits) => writeln!(f, "and      #{bits:#x}")?,
                 Op::Add(value) => writeln!(f, "add      #{value}")?,
                 Op::ShiftLeft(bits) => writeln!(f, "lsh      #{bits}")?,
+                Op::SkipIfEqual(value) => writeln!(f, "jeq      #{value:#x}  jt {after}  jf {next}")?,
                 Op::SkipUnlessEqual(value) => writeln!(f, "jeq      #{value:#x}  jt {next}  jf {after}")?,
                 Op::SkipUnlessAny(bits) => writeln!(f, "jset     #{bits:#x}  jt {next}  jf {after}")?,
                 Op::Jump(distance) => writeln!(f, "ja       {}", at + 1 + distance as usize)?,

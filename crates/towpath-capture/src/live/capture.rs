@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use std::{error, fmt, io};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::netdevice;
+use rustix::net::{self, AddressFamily, SocketType, netdevice};
 
 use super::filter::Filter;
 use super::sys::{self, BATCH, Meta};
@@ -204,8 +204,9 @@ impl Capture {
         self.ready.start += 1;
         let meta = &self.metas[index];
         let slot = &mut self.slots[index];
-        let room = slot.first_chunk_mut().expect("a slot begins with room for a header");
-        let start = cooked::write(room, meta);
+        let (room, packet) = slot.split_first_chunk_mut().expect("a slot begins with room for a header");
+        let protocol = cooked::protocol(meta, &packet[..meta.len]);
+        let start = cooked::write(room, meta, protocol);
         let header = (cooked::ROOM - start) as u32;
         Ok(Some(Event::Frame(Frame {
             time: meta.time,
@@ -269,19 +270,20 @@ impl Capture {
         Ok(self.stats)
     }
 
-    /// The name of the interface that is [`Frame::interface`] of a frame, while it exists.
-    ///
-    /// # Errors
-    ///
-    /// As netdevice(7) for SIOCGIFNAME.
-    pub fn interface_name(&self, index: u32) -> io::Result<String> {
-        Ok(netdevice::index_to_name(&self.socket, index)?)
-    }
-
     /// The program that the kernel runs on each packet.
     pub fn program(&self) -> &bpf::Program {
         &self.program
     }
+}
+
+/// The name of the interface that is [`Frame::interface`] of a captured frame, while it exists.
+///
+/// # Errors
+///
+/// As netdevice(7) for SIOCGIFNAME.
+pub fn interface_name(index: u32) -> io::Result<String> {
+    let socket = net::socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    Ok(netdevice::index_to_name(socket, index)?)
 }
 
 enum Received {

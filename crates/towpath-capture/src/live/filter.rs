@@ -38,26 +38,37 @@ impl Filter {
 
         // Loopback shows each packet twice: as it is sent, and as it is received.
         let not_loopback = asm.label();
-        let loopback = asm.label();
         asm.push(Op::LoadAbout(About::HardwareType));
-        asm.jump_if_equal(LOOPBACK, loopback);
-        asm.jump(not_loopback);
-        asm.place(loopback);
+        asm.jump_unless_equal(LOOPBACK, not_loopback);
         asm.push(Op::LoadAbout(About::Direction));
         asm.jump_if_equal(OUTGOING, reject);
         asm.place(not_loopback);
 
-        let tagged = asm.label();
+        let (tagged, ipv6) = (asm.label(), asm.label());
+        let (ipv4, tagged_ipv4, tagged_ipv6) = (asm.label(), asm.label(), asm.label());
         asm.push(Op::LoadAbout(About::Protocol));
-        for tag in TAGS {
-            asm.jump_if_equal(tag, tagged);
-        }
-        self.ip(&mut asm, 0, accept, reject);
+        asm.jump_if_equal(IPV6, ipv6);
+        asm.jump_if_equal(IPV4, ipv4);
+        asm.jump_if_equal(TAGS[0], tagged);
+        asm.jump_unless_equal(TAGS[1], reject);
+        // A tag begins what was received, and is two bytes of its own and two of what follows; what a card cannot tag by
+        // itself is sent with the tag before the part that is seen here.
         asm.place(tagged);
-        // The tag's own four bytes: its number, and what follows.
         asm.push(Op::LoadHalf(2));
-        self.ip(&mut asm, 4, accept, reject);
+        asm.jump_if_equal(IPV6, tagged_ipv6);
+        asm.jump_if_equal(IPV4, tagged_ipv4);
+        asm.push(Op::LoadByte(0));
+        asm.push(Op::And(0xf0));
+        asm.jump_if_equal(0x60, ipv6);
+        asm.jump_if_equal(0x40, ipv4);
+        asm.jump(reject);
 
+        for (start, ipv4, ipv6) in [(4, tagged_ipv4, tagged_ipv6), (0, ipv4, ipv6)] {
+            asm.place(ipv4);
+            self.ipv4(&mut asm, start, accept, reject);
+            asm.place(ipv6);
+            self.ipv6(&mut asm, start, accept, reject);
+        }
         asm.place(accept);
         asm.push(Op::Return(snap_len));
         asm.place(reject);
@@ -65,24 +76,9 @@ impl Filter {
         asm.finish()
     }
 
-    /// Judges the packet whose header is at `start`, and whose EtherType is in A.
-    fn ip(&self, asm: &mut Assembler, start: u32, accept: Label, reject: Label) {
-        let (ipv4, ipv6) = (asm.label(), asm.label());
-        asm.jump_if_equal(IPV4, ipv4);
-        asm.jump_if_equal(IPV6, ipv6);
-        asm.jump(reject);
-        asm.place(ipv4);
-        self.ipv4(asm, start, accept, reject);
-        asm.place(ipv6);
-        self.ipv6(asm, start, accept, reject);
-    }
-
     fn ipv4(&self, asm: &mut Assembler, start: u32, accept: Label, reject: Label) {
-        let tcp = asm.label();
         asm.push(Op::LoadByte(start + 9));
-        asm.jump_if_equal(TCP, tcp);
-        asm.jump(reject);
-        asm.place(tcp);
+        asm.jump_unless_equal(TCP, reject);
         let hosts = self.hosts.iter().filter_map(|host| match host {
             IpAddr::V4(host) => Some(vec![u32::from(*host)]),
             IpAddr::V6(_) => None,
@@ -112,34 +108,26 @@ impl Filter {
 
         // TCP follows at once, or after one extension: hop-by-hop (which jumbograms have), routing, destination options,
         // or a fragment's. X becomes the extension's length.
-        let (direct, extension, fragment, ports) = (asm.label(), asm.label(), asm.label(), asm.label());
+        let (direct, extension, ports) = (asm.label(), asm.label(), asm.label());
         asm.push(Op::LoadByte(start + 6));
         asm.jump_if_equal(TCP, direct);
         for kind in [0, 43, 60] {
             asm.jump_if_equal(kind, extension);
         }
-        asm.jump_if_equal(44, fragment);
-        asm.jump(reject);
-
-        asm.place(fragment);
-        let unfragmented = asm.label();
+        // A fragment: eight bytes, of which thirteen bits are its place.
+        asm.jump_unless_equal(44, reject);
         if !self.ports.is_empty() {
             asm.push(Op::LoadHalf(start + 42));
             asm.jump_if_any(0xfff8, reject);
         }
         asm.push(Op::LoadByte(start + 40));
-        asm.jump_if_equal(TCP, unfragmented);
-        asm.jump(reject);
-        asm.place(unfragmented);
+        asm.jump_unless_equal(TCP, reject);
         asm.push(Op::SetX(8));
         asm.jump(ports);
 
         asm.place(extension);
-        let extended = asm.label();
         asm.push(Op::LoadByte(start + 40));
-        asm.jump_if_equal(TCP, extended);
-        asm.jump(reject);
-        asm.place(extended);
+        asm.jump_unless_equal(TCP, reject);
         asm.push(Op::LoadByte(start + 41));
         asm.push(Op::Add(1));
         asm.push(Op::ShiftLeft(3));
@@ -162,11 +150,8 @@ impl Filter {
             for host in &hosts {
                 let other = asm.label();
                 for (&word, at) in host.iter().zip((offset..).step_by(4)) {
-                    let same = asm.label();
                     asm.push(Op::LoadWord(at));
-                    asm.jump_if_equal(word, same);
-                    asm.jump(other);
-                    asm.place(same);
+                    asm.jump_unless_equal(word, other);
                 }
                 asm.jump(wanted);
                 asm.place(other);

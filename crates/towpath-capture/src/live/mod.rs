@@ -33,5 +33,5 @@ mod cooked;
 mod filter;
 mod sys;
 
-pub use capture::{Builder, Capture, Event, OpenError, Stats};
+pub use capture::{Builder, Capture, Event, OpenError, Stats, interface_name};
 pub use filter::Filter;

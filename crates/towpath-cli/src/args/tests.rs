@@ -100,6 +100,19 @@ fn counts_begin_at_one() {
 }
 
 #[test]
+fn a_program_is_meant_by_its_number_or_its_socket() {
+    let tasks = |line: &str| match meant(line) {
+        Command::Tasks(tasks) => tasks,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(tasks("tasks").target, None);
+    assert_eq!(tasks("tasks 8808 -w 1s").target, Some(Target::Process(8808)));
+    assert_eq!(tasks("tasks /run/x/1.sock --backtrace").target, Some(Target::Socket("/run/x/1.sock".into())));
+    assert!(tasks("tasks --backtrace").backtrace && !tasks("tasks").backtrace);
+    assert!(refused("tasks 99999999999").contains("no process has such a number"));
+}
+
+#[test]
 fn what_is_expected_is_looked_for_line_by_line() {
     let expect = dial("dial 1 --expect ^220").expect.unwrap();
     assert!(expect.is_match(b"hello\n220 ready\n\xff"));
@@ -143,7 +156,7 @@ fn a_condition_on_time_needs_time() {
 
 #[test]
 fn what_is_to_come_is_not_there_yet() {
-    for word in ["tasks", "tour", "help"] {
+    for word in ["tour", "help"] {
         assert!(refused(word).contains("unrecognized subcommand"), "{word}");
     }
     assert!(refused("").contains("Usage"));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::{address, duration, positive_duration};
+use super::{Target, address, duration, positive_duration, target};
 use crate::output::look::Color;
 
 /// Serve and dial TCP, and see what happens on the way
@@ -103,6 +103,15 @@ pub(super) enum Command {
     #[command(after_long_help = tour::ABOUT_TOUR)]
     Tour(tour::Tour),
 
+    /// Show the tasks of a running program, and what each waits for
+    ///
+    /// Asks a program on the towpath library for its tasks: a line for each, with what it waits in and on (the socket's
+    /// addresses, the channel, the task), for how long and until when, its stack (in use, high water, size) and where it
+    /// was spawned. The program must let itself be asked: "towpath serve" does, others if they are started with
+    /// TOWPATH_INSPECT=1 or call Builder::inspect. Only its own user and root may ask.
+    #[command(after_long_help = ABOUT_TASKS)]
+    Tasks(Tasks),
+
     /// Print a manual page, or write all of them into a folder
     ///
     /// The pages are made of what --help says, one for towpath itself and one for each subcommand, in the form that
@@ -113,6 +122,25 @@ pub(super) enum Command {
     /// Print the completions for a shell
     #[command(after_long_help = ABOUT_COMPLETIONS)]
     Completions(Completions),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Tasks {
+    /// Which program: a process id, or the path of its socket
+    ///
+    /// Without it, the only program that can be asked; if there are several, they are listed.
+    #[arg(value_name = "PID|SOCKET", value_parser = target)]
+    pub(super) target: Option<Target>,
+
+    /// Show also by which calls each waiting task came there
+    ///
+    /// The tasks do not notice. Names are as good as the program's debug information.
+    #[arg(long)]
+    pub(super) backtrace: bool,
+
+    /// How long the program may take to answer
+    #[arg(short, long, value_name = "DUR", default_value = "5s", value_parser = positive_duration)]
+    pub(super) wait: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -297,12 +325,25 @@ Examples:
   towpath serve 8330         in one terminal
   towpath dial 8330          in another: the time arrives; type a line, then Ctrl-D
   towpath watch 8330         in a third: both ends of it, as the kernel sees them
+  towpath tasks              in a fourth: what each of the server's tasks waits for
 
 Environment:
   NO_COLOR          no colour
   TOWPATH_WORKERS   how many threads run the tasks (default: one a processor)
   TOWPATH_POLLER    how they learn what became ready: os or uring
   TOWPATH_STACK     the address space of a task's stack, in bytes
+  TOWPATH_INSPECT   0: serve does not let itself be asked by towpath tasks
+
+",
+    exit_codes!()
+);
+
+const ABOUT_TASKS: &str = concat!(
+    "\
+Examples:
+  towpath tasks                         the only program there is to ask
+  towpath tasks 8808 --backtrace        by which calls its tasks came to where they wait
+  towpath tasks --json | jq 'select(.op == \"read\" and .since_us > 60000000)'
 
 ",
     exit_codes!()
@@ -343,6 +384,7 @@ Examples:
   towpath completions bash >~/.local/share/bash-completion/completions/towpath
   towpath completions zsh >~/.zfunc/_towpath            with ~/.zfunc in fpath
   towpath completions fish >~/.config/fish/completions/towpath.fish";
+
 // After the macros that it uses.
 pub(super) mod tour;
 pub(super) mod trace;

@@ -68,4 +68,5 @@ impl Watch {
 }
 
 /// What a filter may look like, for those who wrote another.
-pub(super) const FILTER_FORMS: &str = "A filter is 8330, 127.0.0.1:8330, or port:8330 state:close-wait addr:10.0.0.0/8 process:demo";
+pub(super) const FILTER_FORMS: &str =
+    "A filter is 8330, 127.0.0.1:8330, or port:8330 state:close-wait addr:10.0.0.0/8 process:demo";

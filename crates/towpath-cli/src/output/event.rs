@@ -16,6 +16,7 @@ use super::text;
 use crate::args::Mode;
 use crate::exit::Exit;
 use crate::kernel::{Path, SynOptions};
+use crate::tasks::endpoint::Task;
 use crate::{tour, trace};
 use crate::watch::object::{Object, shown};
 
@@ -23,6 +24,8 @@ use crate::watch::object::{Object, shown};
 #[derive(Debug, Serialize)]
 #[serde(tag = "ev", rename_all = "kebab-case")]
 pub(crate) enum Event<'a> {
+    /// `serve` will not be found by `tasks`, and serves all the same.
+    NoInspect { error: &'a str },
     /// `serve` waits for connections.
     Listening { addr: SocketAddr, mode: Mode },
     /// `serve`: connection `conn` was accepted.
@@ -141,6 +144,8 @@ pub(crate) enum Event<'a> {
         #[serde(skip_serializing_if = "str::is_empty")]
         filter: &'a str,
     },
+    /// `trace`: the interface has been taken down; if it comes up again, the trace goes on.
+    Down,
     /// `trace`: a segment; `time` is when it passed.
     Segment(Box<trace::object::Segment<'a>>),
     /// `trace`: a connection is over, or the capture is and this is where it stands; `time` is its latest segment's.
@@ -167,6 +172,22 @@ pub(crate) enum Event<'a> {
         /// What was written.
         #[serde(skip_serializing_if = "Option::is_none")]
         file: Option<&'a str>,
+    },
+    /// `tasks`: the program that was asked. Only in JSON: a person gets a table.
+    Program {
+        pid: u32,
+        program: &'a str,
+        workers: usize,
+        /// Workers that a task holds up, so that they told nothing of theirs.
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        silent: &'a [String],
+        tasks: usize,
+    },
+    /// `tasks`: a task of the program `pid`. Only in JSON.
+    Task {
+        pid: u32,
+        #[serde(flatten)]
+        task: &'a Task,
     },
 
     /// `tour` begins.
@@ -236,6 +257,8 @@ impl Event<'_> {
                 | Event::Segment(_)
                 | Event::Connection(_)
                 | Event::Toured { .. }
+                | Event::Program { .. }
+                | Event::Task { .. }
         )
     }
 }

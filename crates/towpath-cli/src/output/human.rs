@@ -122,6 +122,7 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
             let what = if filter.is_empty() { "every TCP segment" } else { filter };
             format!("tracing {what} on {interface}            {}", paint(ASIDE, "ctrl-c stops"))
         }
+        Event::Down => paint(TROUBLE, "the interface is down; when it comes up again, this goes on"),
         // `trace` draws these itself, and `tour` those.
         Event::Segment(_) | Event::Connection(_) => return String::new(),
         Event::Step { .. } | Event::Deed { .. } | Event::Parked { .. } | Event::Remark { .. } => return String::new(),
@@ -165,6 +166,10 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
             }
             paint(ASIDE, &line)
         }
+        // The table that `tasks` makes of these for a person has more on each line.
+        Event::Program { pid, program, tasks, .. } => format!("{} {pid}: {tasks} tasks", escaped(program, look)),
+        Event::Task { task, .. } => format!("#{} {}", task.id, escaped(&task.state, look)),
+        Event::NoInspect { error } => format!("towpath tasks cannot ask this program: {error}"),
         Event::Error { error, hint, .. } => {
             let mut line = paint(TROUBLE, error);
             if let Some(hint) = hint {
@@ -177,6 +182,10 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
         line.push('\n');
     }
     line
+}
+
+fn escaped(text: &str, look: Look) -> String {
+    text::escape(text.as_bytes(), look.ascii)
 }
 
 fn ending(why: &Ending, look: Look) -> String {

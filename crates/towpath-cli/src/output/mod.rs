@@ -64,7 +64,7 @@ impl Output {
         self.form
     }
 
-    /// Shows text that is data and no event: a table.
+    /// Shows text for people, which is data: a table.
     pub(crate) fn text(&self, text: String) {
         self.print(Piece::Stdout(text.into()));
     }
@@ -128,7 +128,12 @@ pub(crate) fn write_stdout(bytes: &[u8]) -> io::Result<()> {
 
 /// Tells of `failure` while there is no printer, at once.
 pub(crate) fn print_failure(form: Form, failure: &Failure) {
-    printer::print(render(form, &failure_event(failure)));
+    print_now(form, &failure_event(failure));
+}
+
+/// Tells of `event` while there is no printer, at once.
+pub(crate) fn print_now(form: Form, event: &Event<'_>) {
+    printer::print(render(form, event));
 }
 
 /// The event that `failure` is.

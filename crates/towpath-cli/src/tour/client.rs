@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use towpath::net::{Dialer, TcpStream};
 use towpath::sync::channel::{self, Receiver, Sender};
 use towpath::task;
@@ -21,6 +22,9 @@ pub(super) const READER: &str = "client reader";
 
 /// How long a dial may take: on one machine it is answered at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Its receive buffer, which the kernel doubles (socket(7)).
+const BUFFER: usize = 64 << 10;
 
 /// What the client is told to do.
 #[derive(Debug)]
@@ -49,11 +53,15 @@ pub(super) fn start(addr: SocketAddr, teller: Teller, orders: Receiver<Order>) -
             Err(e) => return teller.tell(Deed::Refused { error: e.to_string() }),
         };
         let took = begin.elapsed();
+        // Of this size and no other from now on: the kernel would let it grow (tcp(7)).
+        if let Err(e) = sockopt::set_socket_recv_buffer_size(&conn, BUFFER) {
+            return teller.failed("dial", &e.into());
+        }
         let (local, peer) = match conn.local_addr().and_then(|local| Ok((local, conn.peer_addr()?))) {
             Ok(ends) => ends,
             Err(e) => return teller.failed("dial", &e),
         };
-        teller.tell(Deed::Connected { local, peer, took });
+        teller.tell_of(begin, Deed::Connected { local, peer, took });
         if let Err(e) = converse(conn, &teller, &orders) {
             teller.failed("client", &e);
         }
@@ -85,15 +93,17 @@ fn converse(mut conn: TcpStream, teller: &Teller, orders: &Receiver<Order>) -> i
         };
         match order {
             Ok(Order::Say(text)) => {
+                let at = Instant::now();
                 conn.write_all(text.as_bytes())?;
-                teller.tell(Deed::wrote(text.len(), text.as_bytes()));
+                teller.tell_of(at, Deed::wrote(text.len(), text.as_bytes()));
             }
             // The task may have ended, and then there is nothing to read.
             Ok(Order::Read) => drop(read.send(Reading::Once)),
             Ok(Order::ReadOn { bytes }) => drop(read.send(Reading::On { bytes })),
             Ok(Order::Close) => {
+                let at = Instant::now();
                 conn.close()?;
-                teller.tell(Deed::Closed);
+                teller.tell_of(at, Deed::Closed);
             }
             // The tour is over.
             Err(_) => return Ok(()),

@@ -10,6 +10,7 @@ use rustix::net::sockopt;
 use towpath::net::{TcpListener, TcpStream, is_closed};
 use towpath::sync::channel::Receiver;
 use towpath::task;
+use towpath::time::Instant;
 
 use super::told::{Deed, Teller};
 
@@ -86,9 +87,10 @@ fn obey(mut conn: TcpStream, teller: &Teller, orders: &Receiver<Order>) -> io::R
                 write_all(&mut conn, &vec![b'.'; bytes], teller)?;
             }
             Order::Close => {
-                // First told, for whoever it wakes tells of it too.
-                teller.tell(Deed::Closed);
-                return conn.close();
+                let at = Instant::now();
+                conn.close()?;
+                teller.tell_of(at, Deed::Closed);
+                return Ok(());
             }
         }
     }
@@ -98,8 +100,9 @@ fn obey(mut conn: TcpStream, teller: &Teller, orders: &Receiver<Order>) -> io::R
 /// As `write_all` of `std::io::Write`, but tells of each write.
 fn write_all(conn: &mut TcpStream, mut rest: &[u8], teller: &Teller) -> io::Result<()> {
     while !rest.is_empty() {
+        let at = Instant::now();
         let written = conn.write(rest)?;
-        teller.tell(Deed::wrote(written, rest));
+        teller.tell_of(at, Deed::wrote(written, rest));
         rest = &rest[written..];
     }
     Ok(())

@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// segment, or a task that tells something, is an occasion too.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// What has been as it is for so long is not about to change.
+const STILL: Duration = Duration::from_millis(50);
+
 /// Why the tour ends before its end.
 #[derive(Debug)]
 pub(super) enum Halt {
@@ -53,6 +56,8 @@ pub(super) struct Stage<'a> {
     pub(super) keys: Option<Keys>,
     diag: Diag,
     filter: Filter,
+    /// The sockets when we last looked.
+    looked: Vec<Socket>,
     /// What was told since it was last taken.
     pub(super) deeds: Vec<Said>,
     pub(super) ladder: Ladder,
@@ -71,7 +76,7 @@ impl<'a> Stage<'a> {
         let mut filter = Filter::new();
         filter.ports.push(port);
         let ladder = Ladder::new(out.form());
-        Ok(Stage { out, stop, said, wire, keys, diag, filter, deeds: Vec::new(), ladder })
+        Ok(Stage { out, stop, said, wire, keys, diag, filter, looked: Vec::new(), deeds: Vec::new(), ladder })
     }
 
     /// Waits until a task has told of this.
@@ -82,9 +87,42 @@ impl<'a> Stage<'a> {
     /// Waits until the kernel's sockets are like this.
     pub(super) fn sockets(&mut self, what: &str, are_they: impl Fn(&[Socket]) -> bool) -> Result<(), Halt> {
         self.until(what, |stage| {
-            let sockets = stage.diag.sockets(&stage.filter, Want::empty());
-            Ok(are_they(&sockets.map_err(|e| failed("ask the kernel for sockets", &e))?))
+            stage.look()?;
+            Ok(are_they(&stage.looked))
         })
+    }
+
+    /// Waits until the task of this name has waited in this operation for a while, and the sockets have been like this
+    /// all the time, with nothing that moves.
+    pub(super) fn stuck(
+        &mut self,
+        (name, operation): (&str, &str),
+        are_they: impl Fn(&[Socket]) -> bool,
+    ) -> Result<TaskInfo, Halt> {
+        let mut found = None;
+        let mut since: Option<(Instant, (usize, Vec<(u32, u32)>))> = None;
+        self.until(&format!("the task '{name}' to be stuck in {operation}"), |stage| {
+            stage.look()?;
+            found = find(&towpath::task::dump(), name, operation);
+            if found.is_none() || !are_they(&stage.looked) {
+                since = None;
+                return Ok(false);
+            }
+            let queues = stage.looked.iter().map(|socket| (socket.receive_queue, socket.send_queue)).collect();
+            let now = (stage.deeds.len(), queues);
+            let (began, _) = since.take_if(|(_, before)| *before == now).unwrap_or((Instant::now(), (0, Vec::new())));
+            let stuck = began.elapsed() >= STILL;
+            since = Some((began, now));
+            Ok(stuck)
+        })?;
+        Ok(found.expect("that was waited for"))
+    }
+
+    /// Has `looked` be the sockets as they are now.
+    fn look(&mut self) -> Result<(), Halt> {
+        let sockets = self.diag.sockets(&self.filter, Want::empty());
+        self.looked = sockets.map_err(|e| failed("ask the kernel for sockets", &e))?;
+        Ok(())
     }
 
     /// Waits until the segments that were seen are like this, if one sees them at all.
@@ -134,11 +172,29 @@ impl<'a> Stage<'a> {
             }
             if Instant::now() >= deadline {
                 let waited = crate::output::units::option(PATIENCE);
-                let what = format!("tour: waited {waited} in vain for {what}");
+                let what = format!("tour: waited {waited} in vain for {what}; {}", self.known());
                 return Err(Failure::new(Exit::TimedOut, what).hint("Is this machine very busy? try again").into());
             }
             self.wait()?;
         }
+    }
+
+    /// What has been seen, for whoever wonders what has not.
+    fn known(&self) -> String {
+        let deeds = self.deeds.iter().map(|said| format!("{}: {}", said.who, said.deed.words(true)));
+        let tasks = towpath::task::dump();
+        let waiting = tasks.tasks().iter().filter_map(|task| Some(format!("{} in {}", task.name()?, task.operation()?)));
+        let sockets = self.looked.iter().map(|socket| {
+            format!("{} {} {}/{}", socket.local, socket.state, socket.receive_queue, socket.send_queue)
+        });
+        let list = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
+        format!(
+            "told: {}; tasks that wait: {}; sockets: {}; segments: {}",
+            list(deeds.collect()),
+            list(waiting.collect()),
+            list(sockets.collect()),
+            self.ladder.count,
+        )
     }
 
     /// Waits for an occasion to look.

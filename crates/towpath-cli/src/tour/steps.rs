@@ -131,8 +131,8 @@ impl Tour<'_> {
             ladder.seen.iter().any(|seen| seen.from == Side::Client && seen.notes.contains(Notes::ZERO_WINDOW))
         })?;
         let port = self.addr.port();
-        self.stage.sockets("full queues", |all| all.iter().any(|socket| is_blocked(socket, port)))?;
-        let writer = self.stage.parked(server::WRITER, "write")?;
+        let blocked = |all: &[Socket]| all.iter().any(|socket| is_blocked(socket, port));
+        let writer = self.stage.stuck((server::WRITER, "write"), blocked)?;
         self.show_deeds_and_segments();
         self.page.parked(&writer);
         self.show(
@@ -188,6 +188,7 @@ impl Tour<'_> {
         self.stage.deed("the dial to be refused", |deed| matches!(deed, Deed::Refused { .. }))?;
         self.stage.segments("RST", |ladder| ladder.seen.iter().any(|seen| seen.verdict == Some(Verdict::Refused)))?;
         self.show_deeds_and_segments();
+        self.page.remark(story::REFUSED_SEEN);
         Ok(())
     }
 
@@ -210,7 +211,10 @@ impl Tour<'_> {
     }
 
     fn show_deeds_and_segments(&mut self) {
-        self.page.deeds(&std::mem::take(&mut self.stage.deeds));
+        let mut deeds = std::mem::take(&mut self.stage.deeds);
+        // The one who was woken may tell of it before the one who woke him.
+        deeds.sort_by_key(|said| said.at);
+        self.page.deeds(&deeds);
         let ladder = self.stage.ladder.draw();
         self.page.drawn(&ladder);
     }

@@ -81,6 +81,10 @@ pub(super) const REFUSED: Chapter = Chapter {
            drops the SYN instead, it is sent again and again, until the one who dials gives up.",
 };
 
+pub(super) const REFUSED_SEEN: &str =
+    "The table has nothing to show of it. Who draws segments cannot know that nobody listens, and takes it that somebody does until \
+     the RST says otherwise. The error names each step that was taken; towpath dial exits with 3 then.";
+
 /// What to type next.
 pub(super) const NEXT: &str = "\
 towpath serve 8330          a server that shows each connection

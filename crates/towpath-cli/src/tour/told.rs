@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use towpath::sync::channel::Sender;
 use towpath::task::TaskId;
+use towpath::time::Instant;
 
 use crate::exit::reason;
 use crate::output::{text, units};
@@ -50,6 +51,8 @@ pub(crate) struct Said {
     pub(crate) task: Option<TaskId>,
     /// The task's name.
     pub(crate) who: String,
+    /// When what others see of it began or, of what others began, came.
+    pub(crate) at: Instant,
     pub(crate) deed: Deed,
 }
 
@@ -58,11 +61,16 @@ pub(crate) struct Said {
 pub(crate) struct Teller(pub(super) Sender<Said>);
 
 impl Teller {
-    /// Tells what the calling task did.
+    /// Tells what the calling task has just done.
     pub(super) fn tell(&self, deed: Deed) {
+        self.tell_of(Instant::now(), deed);
+    }
+
+    /// Tells what the calling task did, so that others may have seen it since `at`.
+    pub(super) fn tell_of(&self, at: Instant, deed: Deed) {
         let task = towpath::task::current();
         let name = task.as_ref().and_then(|task| task.name().map(str::to_owned));
-        let said = Said { task: task.map(|task| task.id()), who: name.unwrap_or_default(), deed };
+        let said = Said { task: task.map(|task| task.id()), who: name.unwrap_or_default(), at, deed };
         // Nobody listens any more once the tour is over.
         let _ = self.0.send(said);
     }

@@ -1,15 +1,15 @@
 //! `towpath trace`: TCP connections as ladders, from the wire or from a file.
 //!
 //! ```text
-//!   packets ──▶ pump ──────── queue ───────▶ run ──▶ present ──▶ ladder  ┐
-//!   (file)       │ tracer (flows, wanted)            │           lines   ├ text
-//!                │                                   │           object  ┘
-//!                └─▶ save (pcapng)                   └ ends (names)
+//!   packets ─────▶ pump ──────── queue ───────▶ run ──▶ present ──▶ ladder  ┐
+//!   (interface     │ tracer (flows, wanted)            │            lines   ├ text
+//!    or file)      │ who (process, task)               │            object  ┘
+//!                  └─▶ save (pcapng)                   └ ends (names)
 //! ```
 //!
 //! `pump` is a thread of its own that takes packets in, follows connections and writes the file; `run` shows what it hands
-//! on, and decides when it is over. `tracer`, `words`, `fit`, `data`, `ladder` and `lines` are pure functions: the wire, a
-//! file and a lesson look alike.
+//! on, and decides when it is over. `tracer`, `words`, `fit`, `data`, `ladder` and `lines` know no clock, no kernel and no
+//! terminal: the wire, a file and a lesson look alike.
 
 mod data;
 mod ends;
@@ -20,10 +20,12 @@ pub(crate) mod object;
 mod packets;
 mod present;
 mod pump;
+mod queue;
 mod run;
 mod save;
 mod stop;
 mod tracer;
+mod who;
 mod words;
 
 use towpath::sync::channel::Receiver;

@@ -1,62 +1,31 @@
-//! The thread that takes packets in. It follows connections, writes the file and hands on what there is to tell, over a
-//! queue of a fixed length. From an interface it never waits for whoever prints: what the queue has no room for is
-//! counted and left out, and only there. From a file it waits, and leaves out nothing.
+//! The thread that takes packets in: it follows connections, writes the file, and hands on what there is to tell.
 
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, SystemTime};
 
-use towpath::sync::channel::{Sender, TrySendError};
-use towpath_capture::Frame;
+use rustix::net::netdevice;
 use towpath_capture::file::Interface;
-use towpath_capture::flow::{Flow, Step};
-use towpath_capture::segment::Segment;
+use towpath_capture::flow::Flow;
+use towpath_capture::live::{Capture, Event};
+use towpath_capture::{Frame, Timestamp};
 
 use super::packets::FilePackets;
+use super::queue::{Passed, Queue};
 use super::save::Saver;
 use super::stop::Stop;
 use super::tracer::{Seen, Tally, Tracer};
-use super::words::Told;
-use crate::exit::Failure;
-
-/// Something to tell.
-#[derive(Debug)]
-pub(super) enum Happening {
-    Segment(Box<Passed>),
-    /// A connection is over, or will not be told of any more; and how many packets had been dropped by then.
-    Over(Box<Flow>, Option<u64>),
-}
-
-/// A segment that passed.
-#[derive(Debug)]
-pub(super) struct Passed {
-    /// Without what it carried.
-    segment: Segment<'static>,
-    payload: Vec<u8>,
-    step: Step,
-    comment: String,
-    /// How many segments before it were left out.
-    pub(super) left_out: u64,
-}
-
-/// What it came to.
-#[derive(Debug, Default)]
-pub(super) struct Account {
-    pub(super) tally: Tally,
-    /// How many packets were lost before they came here, where that is known.
-    pub(super) dropped: Option<u64>,
-    /// How many segments were left out for want of room in the queue.
-    pub(super) left_out: u64,
-    /// How many ends of connections were.
-    pub(super) ends_left_out: u64,
-    /// Why it ended before its time.
-    pub(super) failure: Option<Failure>,
-}
+use super::who::Clerk;
+use super::words;
+use crate::exit::{Exit, Failure, reason};
 
 /// What the thread needs.
 pub(super) struct Pump {
     pub(super) tracer: Tracer,
     pub(super) saver: Option<Saver>,
+    /// Knows whose connections are; of a file, the file does.
+    pub(super) clerk: Option<Clerk>,
     pub(super) queue: Queue,
     pub(super) stop: Stop,
     /// How many segments are to be told of.
@@ -65,189 +34,140 @@ pub(super) struct Pump {
     pub(super) data: bool,
 }
 
-/// Whether to go on.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    On,
-    Enough,
-}
-
-impl Passed {
-    /// As renderers take it; `segment` is room for what it is made of.
-    pub(super) fn told<'a>(&'a self, segment: &'a mut Segment<'a>) -> Told<'a> {
-        *segment = self.segment;
-        segment.payload = &self.payload;
-        Told { segment, step: &self.step, comment: &self.comment }
-    }
-
-    pub(super) fn segment(&self) -> Segment<'_> {
-        self.segment
-    }
+/// What it came to.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    pub(super) tally: Tally,
+    /// How many packets were lost before they came here, where that is known.
+    pub(super) dropped: Option<u64>,
+    /// How many segments, and how many ends of connections, were left out because nobody took them fast enough.
+    pub(super) left_out: u64,
+    pub(super) ends_left_out: u64,
+    /// Why it ended before its time.
+    pub(super) failure: Option<Failure>,
 }
 
 impl Pump {
-    /// Takes in a file.
+    /// Takes in a file to its end, unless it is told to stop.
     pub(super) fn run_file(mut self, mut packets: FilePackets) -> Account {
+        // The order to stop may come as an error.
         let failure = self.take_file(&mut packets).err().filter(|_| !self.stop.is_raised());
         self.end(packets.dropped(), failure)
     }
 
-    /// Takes in frames up to the end. The order to stop may come as an error.
     fn take_file(&mut self, packets: &mut FilePackets) -> Result<(), Failure> {
-        let mut described = 0;
-        while !self.stop.is_raised() {
+        while !self.is_enough() {
             let dropped = packets.dropped();
             let Some(frame) = packets.read()? else { break };
-            let next = if self.saver.is_some() && frame.interface as usize >= described {
+            let over = if self.saver.as_ref().is_some_and(|saver| !saver.knows(frame.interface)) {
+                // The interface is to be looked at amid its first packet.
                 let (data, comment) = (frame.data.to_vec(), frame.comment.to_owned());
                 let Frame { time, link, interface, original_len, .. } = frame;
-                self.describe(described, packets.interfaces())?;
-                described = packets.interfaces().len();
-                let frame = Frame { time, link, interface, data: &data, original_len, comment: &comment };
-                self.take(&frame, &comment, dropped)?
+                self.describe(interface, &packets.interfaces()[interface as usize])?;
+                self.take(&Frame { time, link, interface, original_len, data: &data, comment: &comment }, dropped)?
             } else {
-                self.take(&frame, frame.comment, dropped)?
+                self.take(&frame, dropped)?
             };
-            if next == Next::Enough {
-                break;
+            if let Some(flow) = over {
+                self.queue.over(flow, dropped);
             }
         }
         Ok(())
     }
 
-    /// Has the file that is written know the interfaces of the one that is read, from this one on.
-    fn describe(&mut self, from: usize, interfaces: &[Interface]) -> Result<(), Failure> {
-        let Some(saver) = &mut self.saver else { return Ok(()) };
-        interfaces.iter().enumerate().skip(from).try_for_each(|(place, interface)| saver.describe(place as u32, interface))
+    /// Takes in what passes, until it is told to stop.
+    pub(super) fn run_live(mut self, mut capture: Capture) -> Account {
+        let began = Timestamp::from(SystemTime::now());
+        let mut failure = self.take_live(&mut capture).err();
+        let stats = capture.stats().unwrap_or_default();
+        if let Some(saver) = &mut self.saver
+            && failure.is_none()
+        {
+            failure = saver.count(began, stats.received, stats.dropped).err();
+        }
+        self.end(Some(stats.dropped), failure)
     }
 
-    /// Takes in one frame.
-    fn take(&mut self, frame: &Frame<'_>, comment: &str, dropped: Option<u64>) -> Result<Next, Failure> {
-        let Some(seen) = self.tracer.push(frame) else { return Ok(Next::On) };
+    fn take_live(&mut self, capture: &mut Capture) -> Result<(), Failure> {
+        let failed = |e: &dyn std::fmt::Display| Failure::new(Exit::Other, format!("trace: {e}"));
+        let socket = capture.as_fd().try_clone_to_owned().map_err(|e| failed(&reason(&e)))?;
+        // The kernel counts on; it is asked when a connection is over.
+        let mut dropped = 0;
+        while !self.is_enough() {
+            let frame = match capture.read(Some(Duration::ZERO)) {
+                Ok(Some(Event::Frame(frame))) => frame,
+                Ok(None) => {
+                    self.pause(&socket)?;
+                    continue;
+                }
+                Ok(Some(event)) => {
+                    if event == Event::Down {
+                        self.queue.down();
+                    }
+                    continue;
+                }
+                Err(e) => return Err(failed(&reason(&e))),
+            };
+            if self.saver.as_ref().is_some_and(|saver| !saver.knows(frame.interface)) {
+                let mut interface = Interface::new(frame.link);
+                interface.name = netdevice::index_to_name(&socket, frame.interface).ok();
+                self.describe(frame.interface, &interface)?;
+            }
+            if let Some(flow) = self.take(&frame, Some(dropped))? {
+                dropped = capture.stats().map_or(dropped, |stats| stats.dropped);
+                self.queue.over(flow, Some(dropped));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing has come for now: others may read what was written, and we wait.
+    fn pause(&mut self, socket: &OwnedFd) -> Result<(), Failure> {
+        if let Some(saver) = &mut self.saver {
+            saver.flush()?;
+        }
+        let waited = self.stop.wait_readable(socket.as_fd());
+        waited.map(drop).map_err(|e| Failure::new(Exit::Other, format!("trace: poll: {}", reason(&e))))
+    }
+
+    fn describe(&mut self, number: u32, interface: &Interface) -> Result<(), Failure> {
+        self.saver.as_mut().map_or(Ok(()), |saver| saver.describe(number, interface))
+    }
+
+    fn is_enough(&self) -> bool {
+        self.stop.is_raised()
+            || self.queue.is_deaf
+            || self.count.is_some_and(|count| self.tracer.tally().segments >= count)
+    }
+
+    /// Takes in one frame; gives the connection that is over by it.
+    fn take(&mut self, frame: &Frame<'_>, dropped: Option<u64>) -> Result<Option<Flow>, Failure> {
+        let Some(seen) = self.tracer.push(frame) else { return Ok(None) };
+        let Seen { segment, step, forgotten, over } = seen;
+        let ends = words::ends(&segment, &step);
+        let found = self.clerk.as_mut().and_then(|clerk| clerk.comment(step.flow, step.first, ends));
+        let comment = found.as_deref().unwrap_or(frame.comment);
         if let Some(saver) = &mut self.saver {
             saver.write(&Frame { comment, ..*frame })?;
         }
-        let Seen { segment, step, forgotten, over } = seen;
         for flow in forgotten {
             self.queue.over(flow, dropped);
         }
-        let payload = if self.data { segment.payload.to_vec() } else { Vec::new() };
-        self.queue.segment(segment, payload, step, comment.to_owned());
-        if let Some(flow) = over {
-            self.queue.over(flow, dropped);
-        }
-        let enough = self.queue.is_deaf() || self.count.is_some_and(|count| self.tracer.tally().segments >= count);
-        Ok(if enough { Next::Enough } else { Next::On })
+        self.queue.segment(Passed::new(&segment, step, comment, self.data));
+        Ok(over)
     }
 
     fn end(self, dropped: Option<u64>, mut failure: Option<Failure>) -> Account {
         let Pump { tracer, saver, mut queue, .. } = self;
-        if let Some(saver) = saver
-            && let Err(e) = saver.finish()
-        {
+        if let Some(Err(e)) = saver.map(Saver::finish) {
             failure.get_or_insert(e);
         }
         let tally = tracer.tally();
-        queue.patient = true;
+        // Nothing passes us any more: there is time.
+        queue.wait();
         for flow in tracer.finish() {
             queue.over(flow, dropped);
         }
         Account { tally, dropped, left_out: queue.left_out, ends_left_out: queue.ends_left_out, failure }
     }
-}
-
-/// How many ends of connections wait for room at most.
-const MOST_OVERS: usize = 16_384;
-
-/// What is handed on.
-#[derive(Debug)]
-pub(super) struct Queue {
-    send: Sender<Happening>,
-    /// Waits for room instead of leaving something out.
-    patient: bool,
-    /// Ends of connections that had no room, to be handed on when there is some.
-    overs: VecDeque<Happening>,
-    /// How many segments were left out, and how many since the last that was not.
-    left_out: u64,
-    missing: u64,
-    /// How many ends of connections were, because too many of them had no room.
-    ends_left_out: u64,
-    /// Nobody takes anything any more.
-    deaf: bool,
-}
-
-impl Queue {
-    /// To `send`, waiting for room there or not.
-    pub(super) fn new(send: Sender<Happening>, patient: bool) -> Queue {
-        Queue { send, patient, overs: VecDeque::new(), left_out: 0, missing: 0, ends_left_out: 0, deaf: false }
-    }
-
-    fn is_deaf(&self) -> bool {
-        self.deaf
-    }
-
-    fn segment(&mut self, mut segment: Segment<'_>, payload: Vec<u8>, step: Step, comment: String) {
-        segment.payload = &[];
-        let passed = Passed { segment: bare(segment), payload, step, comment, left_out: self.missing };
-        self.catch_up();
-        if self.offer(Happening::Segment(Box::new(passed))).is_some() {
-            self.missing += 1;
-            self.left_out += 1;
-        } else {
-            self.missing = 0;
-        }
-    }
-
-    fn over(&mut self, flow: Flow, dropped: Option<u64>) {
-        self.catch_up();
-        let over = Happening::Over(Box::new(flow), dropped);
-        let waiting = if self.overs.is_empty() { self.offer(over) } else { Some(over) };
-        let Some(over) = waiting else { return };
-        if self.overs.len() < MOST_OVERS {
-            self.overs.push_back(over);
-        } else {
-            self.ends_left_out += 1;
-        }
-    }
-
-    /// Hands on what had no room.
-    fn catch_up(&mut self) {
-        while let Some(over) = self.overs.pop_front() {
-            if let Some(over) = self.offer(over) {
-                self.overs.push_front(over);
-                break;
-            }
-        }
-    }
-
-    /// Hands something on; gives it back if there is no room.
-    fn offer(&mut self, happening: Happening) -> Option<Happening> {
-        if self.patient {
-            self.deaf |= self.send.send(happening).is_err();
-            return None;
-        }
-        match self.send.try_send(happening) {
-            Ok(()) => None,
-            Err(TrySendError::Full(happening)) => Some(happening),
-            Err(_) => {
-                self.deaf = true;
-                None
-            }
-        }
-    }
-}
-
-/// The same without a payload, and so without a lifetime.
-fn bare(segment: Segment<'_>) -> Segment<'static> {
-    let mut bare = Segment::new(segment.time, segment.from, segment.to, segment.seq, segment.ack, segment.flags);
-    bare.window = segment.window;
-    bare.urgent = segment.urgent;
-    bare.options = segment.options;
-    bare.payload_len = segment.payload_len;
-    bare.ecn = segment.ecn;
-    bare.ttl = segment.ttl;
-    bare.ip_id = segment.ip_id;
-    bare.vlan = segment.vlan;
-    bare.interface = segment.interface;
-    bare
 }

@@ -16,10 +16,13 @@ use towpath::time::Instant;
 use super::ends::Ends;
 use super::packets::FilePackets;
 use super::present::Presenter;
-use super::pump::{Account, Happening, Pump, Queue};
+use super::packets;
+use super::pump::{Account, Pump};
+use super::queue::{Happening, Queue};
 use super::save::Saver;
 use super::stop::Stop;
 use super::tracer::Tracer;
+use super::who::Clerk;
 use crate::args::{Origin, Trace};
 use crate::exit::{Exit, Failure, reason};
 use crate::output::event::Event;
@@ -49,24 +52,36 @@ pub(super) fn run(options: &Trace, out: &Output, stop: &Receiver<i32>) -> Result
 
     let capacity = if options.data { QUEUE_WITH_DATA } else { QUEUE };
     let (send, happenings) = channel::bounded(capacity);
-    let pump = |saver, patient| Pump {
+    let mut pump = Pump {
         tracer: Tracer::new(options.wanted.clone()),
-        saver,
-        queue: Queue::new(send, patient),
+        saver: None,
+        clerk: None,
+        queue: Queue::new(send, !matches!(options.from, Origin::Interface(_))),
         stop: order.clone(),
         count: options.count.map(Into::into),
         data: options.data,
     };
-    let packets = match &options.from {
-        Origin::File(path) => FilePackets::open(path, &order)?,
-        Origin::Stdin => FilePackets::stdin(&order)?,
-        Origin::Interface(name) => return Err(Failure::new(Exit::Other, format!("{name}: not yet"))),
-    };
     // The file to write is emptied only when there is something to read.
-    let saver = options.write.as_deref().map(|path| create(path, &options.from)).transpose()?;
-    let file = saver.as_ref().map(|saver| saver.name().to_owned());
-    let pump = pump(saver, true);
-    let account = towpath::task::spawn_blocking(move || pump.run_file(packets));
+    let create = || options.write.as_deref().map(|path| create(path, &options.from)).transpose();
+    let account = match &options.from {
+        Origin::Interface(name) => {
+            let filter = &options.wanted.filter;
+            let capture = packets::listen(name, filter, options.data || options.write.is_some())?;
+            pump.saver = create()?;
+            pump.clerk = Clerk::start();
+            out.event(&Event::Tracing { interface: name, filter: &filter.to_string() });
+            towpath::task::spawn_blocking(move || pump.run_live(capture))
+        }
+        from => {
+            let packets = match from {
+                Origin::File(path) => FilePackets::open(path, &order)?,
+                _ => FilePackets::stdin(&order)?,
+            };
+            pump.saver = create()?;
+            towpath::task::spawn_blocking(move || pump.run_file(packets))
+        }
+    };
+    let file = options.write.as_ref().map(|path| path.display().to_string());
 
     let presenter = Presenter::new(out.form(), options.shape, options.data, ends);
     let ended = Show { presenter, out, stop, order, happenings }.run(options.limit.map(|limit| Instant::now() + limit));
@@ -180,11 +195,10 @@ impl Show<'_> {
                     if passed.left_out > 0 {
                         self.presenter.left_out(passed.left_out, &mut text);
                     }
-                    let mut room = passed.segment();
-                    let told = passed.told(&mut room);
-                    self.presenter.segment(&told, width, &mut text);
+                    passed.tell(|told| self.presenter.segment(told, width, &mut text));
                 }
                 Happening::Over(flow, dropped) => self.presenter.over(&flow, dropped, width, &mut text),
+                Happening::Down => self.out.event(&Event::Down),
             }
         }
         if !text.is_empty() {

@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::Path;
+use std::time::SystemTime;
 
 use towpath_capture::file::{About, Interface, Writer};
 use towpath_capture::{Frame, Timestamp};
@@ -15,8 +17,8 @@ use crate::exit::{Exit, Failure, reason};
 #[derive(Debug)]
 pub(crate) struct Saver {
     writer: Writer<BufWriter<File>>,
-    /// How it is called in messages.
-    name: String,
+    /// The interfaces that were described.
+    known: HashSet<u32>,
 }
 
 impl Saver {
@@ -27,16 +29,17 @@ impl Saver {
             let exit = if e.kind() == io::ErrorKind::PermissionDenied { Exit::NoPermission } else { Exit::Other };
             Failure::new(exit, format!("write {}", reason(&e))).hint("Name a file that you may write to: -w FILE")
         })?;
-        Ok(Saver { writer, name: path.display().to_string() })
+        Ok(Saver { writer, known: HashSet::new() })
     }
 
-    /// How it is called in messages.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    /// Whether the interface with this number was described.
+    pub(crate) fn knows(&self, number: u32) -> bool {
+        self.known.contains(&number)
     }
 
     /// Says what an interface is; `number` is what its frames have.
     pub(crate) fn describe(&mut self, number: u32, interface: &Interface) -> Result<(), Failure> {
+        self.known.insert(number);
         self.writer.add_interface(number, interface).map_err(|e| failed(&e))
     }
 
@@ -50,14 +53,12 @@ impl Saver {
         self.writer.flush().map_err(|e| failed(&e))
     }
 
-    /// Says how many frames came by an interface and were dropped since `began`.
-    pub(crate) fn count(&mut self, interface: u32, began: Timestamp, received: u64, dropped: u64) -> Result<(), Failure> {
-        let now = Timestamp::from(std::time::SystemTime::now());
-        match self.writer.add_statistics(interface, began, now, received, dropped) {
-            // Nothing came by it.
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
-            counted => counted.map_err(|e| failed(&e)),
-        }
+    /// Says how many frames came in all since `began`, and how many were dropped: under the first interface, for the
+    /// kernel counts them together.
+    pub(crate) fn count(&mut self, began: Timestamp, received: u64, dropped: u64) -> Result<(), Failure> {
+        let Some(&first) = self.known.iter().min() else { return Ok(()) };
+        let now = Timestamp::from(SystemTime::now());
+        self.writer.add_statistics(first, began, now, received, dropped).map_err(|e| failed(&e))
     }
 
     /// Completes the file.

@@ -36,11 +36,7 @@ pub(crate) struct Told<'a> {
 impl Told<'_> {
     /// The addresses of both ends.
     pub(crate) fn ends(&self) -> Sides<SocketAddr> {
-        let Segment { from, to, .. } = *self.segment;
-        match self.step.from {
-            Side::Client => Sides { client: from, server: to },
-            Side::Server => Sides { client: to, server: from },
-        }
+        ends(self.segment, self.step)
     }
 
     /// The pieces of what it says, the first ones first in importance. A line may end after any of them.
@@ -111,6 +107,15 @@ impl Told<'_> {
         } else {
             PLAIN
         }
+    }
+}
+
+/// The addresses of both ends.
+pub(crate) fn ends(segment: &Segment<'_>, step: &Step) -> Sides<SocketAddr> {
+    let Segment { from, to, .. } = *segment;
+    match step.from {
+        Side::Client => Sides { client: from, server: to },
+        Side::Server => Sides { client: to, server: from },
     }
 }
 

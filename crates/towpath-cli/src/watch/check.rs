@@ -137,9 +137,10 @@ impl FromStr for Check {
         let text = typed.trim();
         // Behind the filter, which may have these signs in a pattern.
         let from = text.rfind(')').unwrap_or(0);
-        let at = text[from..].find(['<', '>', '=', '!']).map(|at| from + at).ok_or_else(|| {
-            format!("nothing is compared in it; write e.g. {EXAMPLES}")
-        })?;
+        let at = text[from..]
+            .find(['<', '>', '=', '!'])
+            .map(|at| from + at)
+            .ok_or_else(|| format!("nothing is compared in it; write e.g. {EXAMPLES}"))?;
         let (left, rest) = (text[..at].trim(), &text[at..]);
         let (compare, bound) = compare(rest)?;
         let (measure, filter) = measured(left)?;

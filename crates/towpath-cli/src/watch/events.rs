@@ -10,12 +10,12 @@ use towpath::sync::channel::{self, Receiver};
 use towpath::time::Instant;
 use towpath_diag::{Event, Source, Want, monotonic};
 
+use super::Ended;
 use super::feed::{Batch, Feed};
 use super::lives::Step;
 use super::table::{Ends, Moment};
 use super::wait::{Calls, Woken};
 use super::watcher::Watcher;
-use super::Ended;
 use crate::args::Watch;
 use crate::exit::{Exit, Failure, reason};
 use crate::output::Output;

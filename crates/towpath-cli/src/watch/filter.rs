@@ -105,7 +105,8 @@ impl Filter {
 /// Whether one end of `subject` has one of these addresses; also if it listens at every address, and so there.
 fn has_address(prefix: &Prefix, subject: &Subject<'_>) -> bool {
     let mut ends = std::iter::once(subject.local).chain(subject.peer);
-    ends.any(|end| prefix.contains(end.ip())) || (subject.state == State::Listen && serves(subject.local, prefix.address()))
+    ends.any(|end| prefix.contains(end.ip()))
+        || (subject.state == State::Listen && serves(subject.local, prefix.address()))
 }
 
 /// Whether one end of `subject` is at `end`; also if it listens at every address, and so at that one.
@@ -197,7 +198,9 @@ fn words(typed: &str) -> Vec<&str> {
 }
 
 fn each(values: &str, mut add: impl FnMut(&str) -> Result<(), String>) -> Result<(), String> {
-    values.split(',').try_for_each(|value| if value.is_empty() { Err("something is missing".into()) } else { add(value) })
+    values
+        .split(',')
+        .try_for_each(|value| if value.is_empty() { Err("something is missing".into()) } else { add(value) })
 }
 
 /// `8330`, `8000-8100`.
@@ -260,7 +263,8 @@ fn process(typed: &str) -> Result<Process, String> {
         return Ok(Process::Word(typed.to_owned()));
     };
     let pattern = pattern.strip_suffix('/').ok_or("the pattern has no second slash")?;
-    let wrong = |e: regex::Error| e.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let wrong =
+        |e: regex::Error| e.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
     Regex::new(pattern).map(Process::Pattern).map_err(wrong)
 }
 
@@ -269,7 +273,9 @@ fn prefix(typed: &str) -> Result<Prefix, String> {
     let bare = typed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(typed);
     bare.parse().map_err(|e| match e {
         PrefixError::Address(_) => {
-            format!("{bare:?} is no address; write 127.0.0.1, ::1, or a prefix such as 10.0.0.0/8 (names are not looked up)")
+            format!(
+                "{bare:?} is no address; write 127.0.0.1, ::1, or a prefix such as 10.0.0.0/8 (names are not looked up)"
+            )
         }
         other => other.to_string(),
     })

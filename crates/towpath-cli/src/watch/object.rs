@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
-use towpath_diag::{CaState, Family, Memory, Model, Options, Owner, Shutdown, Socket, State, TcpInfo, Timer, TimerKind, Value};
+use towpath_diag::{
+    CaState, Family, Memory, Model, Options, Owner, Shutdown, Socket, State, TcpInfo, Timer, TimerKind, Value,
+};
 
 use super::table::{Moment, Since};
 use super::tasks::Task;
@@ -236,13 +238,9 @@ fn model(model: Model) -> Option<ModelObject> {
         Model::Vegas { enabled, rtt_count, rtt, min_rtt } => {
             ModelObject::Vegas { enabled, rtt_count, rtt_us: us(rtt), min_rtt_us: us(min_rtt) }
         }
-        Model::Dctcp { enabled, ce_state, alpha, acked_marked, acked } => ModelObject::Dctcp {
-            enabled,
-            ce_state,
-            alpha,
-            acked_marked_bytes: acked_marked,
-            acked_bytes: acked,
-        },
+        Model::Dctcp { enabled, ce_state, alpha, acked_marked, acked } => {
+            ModelObject::Dctcp { enabled, ce_state, alpha, acked_marked_bytes: acked_marked, acked_bytes: acked }
+        }
         Model::Bbr { bandwidth, min_rtt, pacing_gain, cwnd_gain } => {
             ModelObject::Bbr { bandwidth_bytes_per_s: bandwidth, min_rtt_us: us(min_rtt), pacing_gain, cwnd_gain }
         }

@@ -37,17 +37,8 @@ pub(crate) enum By {
 }
 
 /// The order in which `s` goes through them.
-const ALL: [By; 9] = [
-    By::Connection,
-    By::State,
-    By::For,
-    By::ReceiveQueue,
-    By::SendQueue,
-    By::Local,
-    By::Peer,
-    By::Rtt,
-    By::Retrans,
-];
+const ALL: [By; 9] =
+    [By::Connection, By::State, By::For, By::ReceiveQueue, By::SendQueue, By::Local, By::Peer, By::Rtt, By::Retrans];
 
 impl Order {
     /// By what comes next.

@@ -55,7 +55,9 @@ fn print(watcher: &mut Watcher, out: &Output, again: bool) -> Result<(), Failure
     let sockets = watcher.look_at_all(want)?;
     watcher.tasks = endpoints::ask();
     if let Some(names) = &mut watcher.names {
-        names.ask(sockets.values().flat_map(|socket| std::iter::once(socket.local).chain(socket.peer)).map(|end| end.ip()));
+        names.ask(
+            sockets.values().flat_map(|socket| std::iter::once(socket.local).chain(socket.peer)).map(|end| end.ip()),
+        );
         names.wait(RESOLVING);
     }
     let wholes = watcher.shown().iter().filter_map(|&number| watcher.whole(number));

@@ -75,7 +75,8 @@ impl Source {
 
 /// The kernel does not answer.
 fn refused(error: &io::Error) -> Failure {
-    let failure = Failure::new(Exit::of(error), format!("ask the kernel for TCP sockets (sock_diag): {}", reason(error)));
+    let failure =
+        Failure::new(Exit::of(error), format!("ask the kernel for TCP sockets (sock_diag): {}", reason(error)));
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
             failure.hint("A seccomp filter or a security module forbids it; try it outside of the container")

@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "each test file is compiled with the whole of it, and uses its part")]
 
+pub(crate) mod terminal;
+
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -66,7 +68,7 @@ pub(crate) fn shell(script: &str) -> Command {
     command
 }
 
-fn settle(command: &mut Command) {
+pub(crate) fn settle(command: &mut Command) {
     command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC").env_remove("NO_COLOR");
 }
 

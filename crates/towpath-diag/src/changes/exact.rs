@@ -20,7 +20,7 @@ use super::format::{Format, Record};
 use super::joiner::{Joiner, Next};
 use super::remnants::Remnants;
 use super::ring::{Layout, Page};
-use super::tracefs::{Instance, Tracefs};
+use super::tracefs::{self, Instance, Tracefs};
 use super::{Change, Event, Key};
 use crate::clock::{Alarm, monotonic};
 use crate::{Filter, State, States, Want};
@@ -59,7 +59,12 @@ impl Exact {
     /// The error says why it cannot be.
     pub(super) fn open(filter: &Filter, interval: Duration) -> Result<Exact, String> {
         let tracefs = Tracefs::open()?;
-        let failed = |what: &'static str| move |error: io::Error| format!("tracing: {what}: {error}");
+        let failed = |what: &'static str| {
+            move |error: io::Error| match error.kind() {
+                io::ErrorKind::PermissionDenied => tracefs::FOR_ROOT.to_owned(),
+                _ => format!("tracing: {what}: {error}"),
+            }
+        };
         let format = tracefs.read(&format!("{EVENT}/format")).map_err(failed(EVENT))?;
         let format = Format::parse(&format).map_err(|field| format!("tracing: {EVENT} has no {field}"))?;
         let layout = tracefs.read("events/header_page").map_err(failed("events/header_page"))?;

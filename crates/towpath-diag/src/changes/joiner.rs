@@ -4,6 +4,9 @@
 //! socket tells it; a little while at most. Pure.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;

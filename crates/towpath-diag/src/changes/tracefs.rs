@@ -18,6 +18,9 @@ const MAGIC: u64 = 0x7472_6163;
 /// Where tracefs is by custom: of its own, and, of old, in debugfs.
 const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
+/// Why there is no exact source, most of the time, and what would help.
+pub(super) const FOR_ROOT: &str = "tracing is for root; as root, every change is told";
+
 const PREFIX: &str = "towpath-";
 
 /// How many instances one process may have.
@@ -38,7 +41,7 @@ impl Tracefs {
             return Ok(Tracefs { root, place: place.into() });
         }
         let root = mount().map_err(|error| match error {
-            Errno::PERM | Errno::ACCESS => "tracefs is for root only; run as root to see every change".to_owned(),
+            Errno::PERM | Errno::ACCESS => FOR_ROOT.to_owned(),
             Errno::NODEV => "the kernel has no tracefs (CONFIG_FTRACE)".to_owned(),
             error => format!("tracefs cannot be mounted: {}", io::Error::from(error)),
         })?;

@@ -158,3 +158,32 @@ impl AsFd for Link {
         self.fd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::{Link, message};
+    use crate::request::{SOCKETS_OF_OLD, of_both};
+    use crate::{States, Want};
+
+    #[test]
+    fn what_is_cut_off_is_told_and_has_room_the_next_time() {
+        let _listeners: Vec<_> = (0..50).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let mut link = Link { buffer: vec![0; 1000], ..Link::open(0).unwrap() };
+        let mut dump = || {
+            let (mut request, mut rows) = (Vec::new(), 0);
+            of_both(&mut request, Want::all(), States::LISTEN, None);
+            let interrupted = link.ask(&mut request, SOCKETS_OF_OLD, message::REQUEST | message::DUMP, |_, row| {
+                rows += 1;
+                assert!(row.len() >= 72);
+                Ok(())
+            });
+            (interrupted.unwrap(), rows)
+        };
+        let (interrupted, some) = dump();
+        assert!(interrupted && some > 0);
+        let (interrupted, all) = dump();
+        assert!(!interrupted && all >= 50 && all > some, "{some}, then {all}");
+    }
+}

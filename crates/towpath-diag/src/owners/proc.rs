@@ -68,7 +68,7 @@ pub(super) fn stat(pid: u32) -> Option<Stat> {
 }
 
 /// `123 (name) S …`, where the name may have spaces and parentheses of its own, and the start is the 22nd field.
-fn parse(stat: &[u8]) -> Option<Stat> {
+pub(super) fn parse(stat: &[u8]) -> Option<Stat> {
     let open = stat.iter().position(|&byte| byte == b'(')?;
     let close = stat.iter().rposition(|&byte| byte == b')')?;
     let command = String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned();

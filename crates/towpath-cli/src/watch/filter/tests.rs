@@ -126,7 +126,12 @@ fn a_process_is_known_by_number_word_or_pattern() {
     ] {
         assert_passes(&typed, &ours);
     }
-    for typed in [format!("process:{pid}0"), format!("process:{command}s"), "process:/^owpath/".into(), format!("process:{pid} port:2")] {
+    for typed in [
+        format!("process:{pid}0"),
+        format!("process:{command}s"),
+        "process:/^owpath/".into(),
+        format!("process:{pid} port:2"),
+    ] {
         assert_fails(&typed, &ours);
     }
     assert_fails("process:1", &subject(State::Listen, "[::]:1", "*"));
@@ -136,7 +141,9 @@ fn a_process_is_known_by_number_word_or_pattern() {
 
 #[test]
 fn a_filter_reads_as_it_was_typed() {
-    for (typed, shown) in [("  port:80   state:listen ", "port:80 state:listen"), ("process:/a b/  1", "process:/a b/ 1"), ("", "")] {
+    for (typed, shown) in
+        [("  port:80   state:listen ", "port:80 state:listen"), ("process:/a b/  1", "process:/a b/ 1"), ("", "")]
+    {
         assert_eq!(filter(typed).to_string(), shown);
     }
 }

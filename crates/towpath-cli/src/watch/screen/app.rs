@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use towpath_diag::{Event, Socket, Source};
 
@@ -22,7 +22,8 @@ use crate::exit::{Exit, Failure};
 use crate::output::look::Look;
 use crate::output::units;
 
-const TABLE_HINTS: &str = "q quit  ? help  ↑↓ choose  Enter detail  / filter  s S sort  space pause  e t T show  w capture";
+const TABLE_HINTS: &str =
+    "q quit  ? help  ↑↓ choose  Enter detail  / filter  s S sort  space pause  e t T show  w capture";
 const TABLE_HINTS_ASCII: &str =
     "q quit  ? help  up/down choose  Enter detail  / filter  s S sort  space pause  e t T show  w capture";
 const PAGE_HINTS: &str = "q back  ↑↓ PgUp PgDn turn  space pause  w capture";

@@ -99,8 +99,13 @@ impl Page {
             self.line("owner", format!("{command}   process {}   descriptor {}", owner.pid, owner.fd));
         }
         for task in subject.whole.tasks {
-            let name = task.name.as_deref().map(|name| format!(" {}", escape(name.as_bytes(), self.ascii))).unwrap_or_default();
-            let op = task.op.as_deref().map(|op| format!(" in {}", escape(op.as_bytes(), self.ascii))).unwrap_or_default();
+            let name = task
+                .name
+                .as_deref()
+                .map(|name| format!(" {}", escape(name.as_bytes(), self.ascii)))
+                .unwrap_or_default();
+            let op =
+                task.op.as_deref().map(|op| format!(" in {}", escape(op.as_bytes(), self.ascii))).unwrap_or_default();
             let since = self.time(subject.style.now.saturating_sub(task.since));
             let spawned = escape(task.spawned_at.as_bytes(), self.ascii);
             let state = escape(task.state.as_bytes(), self.ascii);
@@ -126,7 +131,11 @@ impl Page {
             State::TimeWait => {}
             State::Listen => self.line(
                 "queue",
-                format!("{} wait to be accepted, of at most {}", socket.receive_queue, u64::from(socket.send_queue) + 1),
+                format!(
+                    "{} wait to be accepted, of at most {}",
+                    socket.receive_queue,
+                    u64::from(socket.send_queue) + 1
+                ),
             ),
             _ => self.line(
                 "queues",
@@ -176,8 +185,12 @@ impl Page {
 
     fn path(&mut self, info: &TcpInfo) {
         let time = |name: &str, time: Option<Duration>| time.map(|time| format!("{name} {}", self.time(time)));
-        let parts =
-            [time("rtt", info.rtt()), time("varies by", info.rttvar()), time("least", info.min_rtt()), time("timeout", info.rto())];
+        let parts = [
+            time("rtt", info.rtt()),
+            time("varies by", info.rttvar()),
+            time("least", info.min_rtt()),
+            time("timeout", info.rto()),
+        ];
         self.joined("times", parts);
         let bytes = |name: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{name} {}", units::bytes(bytes)));
         let segments = info.snd_cwnd().map(|cwnd| format!("congestion {cwnd} segments"));
@@ -186,7 +199,11 @@ impl Page {
             [segments, bytes("peer's", info.snd_wnd().map(u64::from)), bytes("ours", info.rcv_wnd().map(u64::from))],
         );
         let count = |name: &str, count: Option<u32>| count.map(|count| format!("{name} {count}"));
-        let parts = [count("lost", info.lost()), count("sent again", info.total_retrans()), count("timeouts", info.total_rto().map(u32::from))];
+        let parts = [
+            count("lost", info.lost()),
+            count("sent again", info.total_retrans()),
+            count("timeouts", info.total_rto().map(u32::from)),
+        ];
         self.joined("segments", parts);
     }
 

@@ -43,7 +43,11 @@ pub(super) struct Header {
 pub(super) enum Body<'a> {
     Table(Table),
     /// A page that one can turn, from this line on.
-    Page { title: String, lines: &'a [detail::Line], from: usize },
+    Page {
+        title: String,
+        lines: &'a [detail::Line],
+        from: usize,
+    },
 }
 
 /// The rows that are visible.
@@ -69,9 +73,16 @@ pub(super) struct History {
 #[derive(Debug)]
 pub(super) enum Status<'a> {
     Hints(&'static str),
-    Message { text: &'a str, tone: Tone },
+    Message {
+        text: &'a str,
+        tone: Tone,
+    },
     /// A filter that is being typed, before and after the cursor, and what is wrong with it.
-    Prompt { before: &'a str, after: &'a str, error: Option<&'a str> },
+    Prompt {
+        before: &'a str,
+        after: &'a str,
+        error: Option<&'a str>,
+    },
 }
 
 /// How the lines of a screen are given away.
@@ -180,9 +191,8 @@ impl Pen<'_, '_> {
             })
             .collect();
         let fitting = columns::fit(&widths, room);
-        let titles: Vec<Cell> = (table.columns.iter())
-            .map(|column| Cell { text: column.title().to_owned(), tone: Tone::Aside })
-            .collect();
+        let titles: Vec<Cell> =
+            (table.columns.iter()).map(|column| Cell { text: column.title().to_owned(), tone: Tone::Aside }).collect();
         let titles = self.row(&table.columns, &titles, &fitting, mark, false);
         self.line(1, titles);
         if table.rows.is_empty() && heights.rows > 0 {
@@ -268,7 +278,8 @@ impl Pen<'_, '_> {
                 // The cursor stays in sight.
                 let shown = tail(before, room.saturating_sub(2));
                 let x = width(shown) + 1;
-                let mut spans = vec![Span::styled("/", Modifier::BOLD), Span::raw(shown.to_owned()), Span::raw(after.to_owned())];
+                let mut spans =
+                    vec![Span::styled("/", Modifier::BOLD), Span::raw(shown.to_owned()), Span::raw(after.to_owned())];
                 if let Some(error) = error {
                     let text = Span::styled(cut(error, room, self.look.ascii), style(Tone::Alarm, self.look));
                     if x + width(after) + 3 + width(error) <= room {

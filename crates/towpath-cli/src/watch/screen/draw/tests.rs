@@ -56,7 +56,18 @@ fn table() -> Table {
     let mut rows = vec![
         cells(["LISTEN", "1m02s", "0/128", "127.0.0.1:8330", "*", "", "", "", "demo 8808/3", "#2 accept 61s"]),
         cells(["ESTAB", "2.1s", " 0  0", "127.0.0.1:39792", "127.0.0.1:8330", "39µs", "11", "0", "demo 8852/3", ""]),
-        cells(["CLOSE-WAIT", "7.3s", "14  0", "127.0.0.1:8330", "127.0.0.1:39792", "28µs", "11", "0", "demo 8808/4", "#7 read 2.0s"]),
+        cells([
+            "CLOSE-WAIT",
+            "7.3s",
+            "14  0",
+            "127.0.0.1:8330",
+            "127.0.0.1:39792",
+            "28µs",
+            "11",
+            "0",
+            "demo 8808/4",
+            "#7 read 2.0s",
+        ]),
     ];
     rows[1][2].tone = Tone::Changed;
     rows[2][0].tone = Tone::Alarm;
@@ -67,7 +78,13 @@ fn table() -> Table {
             "12:04:08.000000  127.0.0.1:8330        127.0.0.1:39792          SYN-RECV → ESTAB       after 5 µs".into(),
         ],
     };
-    Table { columns: columns::ALL.to_vec(), rows, chosen: Some(1), empty: "no TCP socket".into(), history: Some(history) }
+    Table {
+        columns: columns::ALL.to_vec(),
+        rows,
+        chosen: Some(1),
+        empty: "no TCP socket".into(),
+        history: Some(history),
+    }
 }
 
 fn scene(body: Body<'static>) -> Scene<'static> {
@@ -116,7 +133,11 @@ fn in_ascii_there_is_nothing_else() {
 
 #[test]
 fn an_empty_table_says_so_and_what_is_paused_too() {
-    let mut scene = scene(Body::Table(Table { empty: "no socket passes port:8330".into(), columns: columns::ALL.to_vec(), ..Table::default() }));
+    let mut scene = scene(Body::Table(Table {
+        empty: "no socket passes port:8330".into(),
+        columns: columns::ALL.to_vec(),
+        ..Table::default()
+    }));
     scene.header.paused = true;
     scene.header.sockets = 0;
     scene.header.order = "rtt, reversed".into();
@@ -159,8 +180,16 @@ fn no_terminal_is_too_small() {
 #[test]
 fn what_changed_and_what_is_wrong_is_seen_with_and_without_colour() {
     for (color, changed, alarm) in [
-        (true, Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD), Style::new().fg(Color::Red).add_modifier(Modifier::BOLD)),
-        (false, Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED), Style::new().add_modifier(Modifier::BOLD | Modifier::REVERSED)),
+        (
+            true,
+            Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD),
+            Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
+        ),
+        (
+            false,
+            Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED),
+            Style::new().add_modifier(Modifier::BOLD | Modifier::REVERSED),
+        ),
     ] {
         let mut scene = scene(Body::Table(table()));
         scene.look.color = color;
