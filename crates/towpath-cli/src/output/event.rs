@@ -17,8 +17,8 @@ use crate::args::Mode;
 use crate::exit::Exit;
 use crate::kernel::{Path, SynOptions};
 use crate::tasks::endpoint::Task;
-use crate::{tour, trace};
 use crate::watch::object::{Object, shown};
+use crate::{tour, trace};
 
 /// Something that happened.
 #[derive(Debug, Serialize)]

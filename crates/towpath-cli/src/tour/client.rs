@@ -34,7 +34,9 @@ pub(super) enum Order {
     /// Wait in `read` for what comes next.
     Read,
     /// Read so many bytes, however many reads that takes.
-    ReadOn { bytes: usize },
+    ReadOn {
+        bytes: usize,
+    },
     Close,
 }
 

@@ -32,6 +32,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use signal_hook::consts::SIGINT;
 use signal_hook::low_level::emulate_default_handler;
 use towpath::sync::channel::{self, Receiver};
+use towpath_diag::{Diag, Filter, Want};
 
 use self::keys::Keys;
 use self::page::Page;
@@ -50,6 +51,9 @@ pub(crate) use self::told::Deed;
 
 /// Where the server listens, and where nobody does, in a network of our own. Elsewhere the system chooses.
 const PORTS: (u16, u16) = (8330, 8331);
+
+/// How many ports to try: many are the peers' of connections in TIME-WAIT.
+const TRIES: usize = 1000;
 
 /// Goes through all of it, or through what may be seen here.
 pub(crate) fn run(options: &args::Tour, out: &Output, stop: &Receiver<i32>) -> Result<Exit, Failure> {
@@ -84,7 +88,11 @@ fn tour(options: &args::Tour, out: &Output, stop: &Receiver<i32>) -> Result<Exit
         Place::Shared(refusal) => Some(refusal),
         Place::Own => None,
     };
-    out.event(&Event::Touring { own_network: own, segments: wire.is_some(), why: refusal.map(|refusal| &*refusal.what) });
+    out.event(&Event::Touring {
+        own_network: own,
+        segments: wire.is_some(),
+        why: refusal.map(|refusal| &*refusal.what),
+    });
 
     let (tell, said) = channel::unbounded();
     let keys = options.step.then(Keys::start).transpose().map_err(|e| failed("wait for keys", &e))?;
@@ -117,7 +125,17 @@ fn reserve(port: u16) -> std::io::Result<(std::os::fd::OwnedFd, SocketAddr)> {
     Ok((socket, addr))
 }
 
-/// A port that is free now. It is known before anybody listens, so that nothing that happens there is missed.
+/// A port that is free now, and that no socket has at either end: what the table shows of it is ours. It is known before
+/// anybody listens, so that nothing that happens there is missed.
 fn free_port() -> std::io::Result<u16> {
-    reserve(0).map(|(_, addr)| addr.port())
+    let mut diag = Diag::open()?;
+    for _ in 0..TRIES {
+        let port = reserve(0)?.1.port();
+        let mut filter = Filter::new();
+        filter.ports.push(port);
+        if diag.sockets(&filter, Want::empty())?.is_empty() {
+            return Ok(port);
+        }
+    }
+    Err(std::io::ErrorKind::AddrInUse.into())
 }

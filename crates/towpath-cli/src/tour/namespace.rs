@@ -77,7 +77,8 @@ pub(crate) fn enter() -> Result<Place, Failure> {
 /// Moves a child instead of us.
 fn rehearse(way: libc::c_int) -> Result<(), (Stage, io::Error)> {
     let report = sys::in_a_child(|| {
-        let (stage, error) = move_to(way).err().map_or((Stage::Done, 0), |(stage, e)| (stage, e.raw_os_error().unwrap_or(0)));
+        let (stage, error) =
+            move_to(way).err().map_or((Stage::Done, 0), |(stage, e)| (stage, e.raw_os_error().unwrap_or(0)));
         let mut report = vec![stage as u8];
         report.extend(error.to_ne_bytes());
         report
@@ -142,13 +143,17 @@ impl Refusal {
         let said = |file: &str| fs::read_to_string(file).unwrap_or_default();
         let knob = KNOBS.iter().find(|(file, forbids, _)| said(file).trim() == *forbids);
         let hint = match knob {
-            Some((_, _, setting)) => format!("To allow it: sudo sysctl {setting}; or see all of it at once: sudo towpath tour"),
+            Some((_, _, setting)) => {
+                format!("To allow it: sudo sysctl {setting}; or see all of it at once: sudo towpath tour")
+            }
             None => "To see all of it: sudo towpath tour; in a container: let it have user namespaces \
                      (docker run --security-opt seccomp=unconfined), or CAP_NET_RAW"
                 .to_owned(),
         };
         let because = match knob {
-            Some((file, value, _)) => format!(" ({} is {value})", file.trim_start_matches("/proc/sys/").replace('/', ".")),
+            Some((file, value, _)) => {
+                format!(" ({} is {value})", file.trim_start_matches("/proc/sys/").replace('/', "."))
+            }
             None => String::new(),
         };
         Refusal { what: format!("{}: {}{because}", stage.what(), reason(error)), hint }

@@ -65,14 +65,14 @@ impl Page {
     /// What tasks told.
     pub(super) fn deeds(&self, said: &[Said]) {
         let Some(look) = self.look() else {
-            for Said { task, who, deed } in said {
+            for Said { task, who, deed, .. } in said {
                 self.out.event(&Event::Deed { step: self.step, task: task.map(number), name: who, deed });
             }
             return;
         };
         let room = said.iter().map(|said| said.who.len()).max().unwrap_or(0);
         let mut text = String::new();
-        for Said { task, who, deed } in said {
+        for Said { task, who, deed, .. } in said {
             let who = format!("{:>4} {who:<room$}", task.map(|task| task.to_string()).unwrap_or_default());
             text += &format!("{}  {}\n", look.paint(WHO, &who), deed.words(look.ascii));
         }

@@ -27,7 +27,10 @@ pub(super) enum Order {
     /// Send the current time.
     SendTime,
     /// Send so many bytes, whatever they are, with a send buffer of this size.
-    SendBulk { bytes: usize, buffer: usize },
+    SendBulk {
+        bytes: usize,
+        buffer: usize,
+    },
     Close,
 }
 

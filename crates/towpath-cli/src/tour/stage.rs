@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use towpath::sync::channel::Receiver;
+use towpath::sync::channel::{self, Receiver, Sender};
 use towpath::task::{TaskDump, TaskInfo};
 use towpath::time::Instant;
 use towpath_diag::{Diag, Filter, Socket, Want};
@@ -54,6 +54,8 @@ pub(super) struct Stage<'a> {
     /// Segments, where one may see them.
     pub(super) wire: Option<Receiver<io::Result<Passed>>>,
     pub(super) keys: Option<Keys>,
+    /// What comes instead of segments where one may not see any: nothing, ever, for its sender is here too.
+    silence: (Sender<io::Result<Passed>>, Receiver<io::Result<Passed>>),
     diag: Diag,
     filter: Filter,
     /// The sockets when we last looked.
@@ -76,7 +78,19 @@ impl<'a> Stage<'a> {
         let mut filter = Filter::new();
         filter.ports.push(port);
         let ladder = Ladder::new(out.form());
-        Ok(Stage { out, stop, said, wire, keys, diag, filter, looked: Vec::new(), deeds: Vec::new(), ladder })
+        Ok(Stage {
+            out,
+            stop,
+            said,
+            wire,
+            keys,
+            silence: channel::unbounded(),
+            diag,
+            filter,
+            looked: Vec::new(),
+            deeds: Vec::new(),
+            ladder,
+        })
     }
 
     /// Waits until a task has told of this.
@@ -120,7 +134,7 @@ impl<'a> Stage<'a> {
 
     /// Has `looked` be the sockets as they are now.
     fn look(&mut self) -> Result<(), Halt> {
-        let sockets = self.diag.sockets(&self.filter, Want::empty());
+        let sockets = self.diag.sockets(&self.filter, Want::INFO);
         self.looked = sockets.map_err(|e| failed("ask the kernel for sockets", &e))?;
         Ok(())
     }
@@ -183,10 +197,12 @@ impl<'a> Stage<'a> {
     fn known(&self) -> String {
         let deeds = self.deeds.iter().map(|said| format!("{}: {}", said.who, said.deed.words(true)));
         let tasks = towpath::task::dump();
-        let waiting = tasks.tasks().iter().filter_map(|task| Some(format!("{} in {}", task.name()?, task.operation()?)));
-        let sockets = self.looked.iter().map(|socket| {
-            format!("{} {} {}/{}", socket.local, socket.state, socket.receive_queue, socket.send_queue)
-        });
+        let waiting =
+            tasks.tasks().iter().filter_map(|task| Some(format!("{} in {}", task.name()?, task.operation()?)));
+        let sockets = self
+            .looked
+            .iter()
+            .map(|socket| format!("{} {} {}/{}", socket.local, socket.state, socket.receive_queue, socket.send_queue));
         let list = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
         format!(
             "told: {}; tasks that wait: {}; sockets: {}; segments: {}",
@@ -199,8 +215,7 @@ impl<'a> Stage<'a> {
 
     /// Waits for an occasion to look.
     fn wait(&mut self) -> Result<(), Halt> {
-        let nothing = towpath::sync::channel::unbounded().1;
-        let wire = self.wire.as_ref().unwrap_or(&nothing);
+        let wire = self.wire.as_ref().unwrap_or(&self.silence.1);
         let (said, passed) = towpath::select! {
             recv(self.stop) -> signal => return Err(stopped(signal.ok())),
             recv(self.out.lost()) -> why => return Err(Halt::Lost(why.ok())),

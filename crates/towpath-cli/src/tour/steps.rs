@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use towpath::sync::channel::{self, Sender};
 use towpath_capture::flow::{Notes, Side, State as Seen, Verdict};
 use towpath_capture::segment::Flags;
-use towpath_diag::{Socket, State, TimerKind};
+use towpath_diag::{Socket, State, TcpInfo, TimerKind};
 
 use super::page::Page;
 use super::stage::{Halt, Stage, failed};
@@ -88,8 +88,10 @@ impl Tour<'_> {
         // The answer, and what came of it.
         let times: Vec<_> = self.stage.ladder.seen.iter().map(|seen| seen.since).collect();
         let [_, answered, open, ..] = times[..] else {
-            return format!("{rows} That the ends were in SYN-SENT and SYN-RECEIVED, which lasts microseconds, only \
-                            segments tell.");
+            return format!(
+                "{rows} That the ends were in SYN-SENT and SYN-RECEIVED, which lasts microseconds, only \
+                            segments tell."
+            );
         };
         format!(
             "{rows} SYN-SENT lasted {}, and the handshake {} in all. Whoever looks at a table now and then, as netstat \
@@ -106,9 +108,10 @@ impl Tour<'_> {
         self.stage.deed("the client to read the time", |deed| matches!(deed, Deed::Read { .. }))?;
         order(client, client::Order::Read);
         order(client, client::Order::Say(HELLO));
-        self.stage.deed("the server to read hello", |deed| {
-            matches!(deed, Deed::Read { text: Some(text), .. } if text == HELLO)
-        })?;
+        self.stage.deed(
+            "the server to read hello",
+            |deed| matches!(deed, Deed::Read { text: Some(text), .. } if text == HELLO),
+        )?;
         self.settle()?;
         self.stage.parked(server::READER, "read")?;
         self.stage.parked(client::READER, "read")?;
@@ -147,7 +150,8 @@ impl Tour<'_> {
         self.begin(&story::DRAIN)?;
         order(client, client::Order::ReadOn { bytes: BULK - FIRST_READ });
         self.stage.deed("the client to have read everything", |deed| matches!(deed, Deed::ReadOn { .. }))?;
-        self.stage.deed("the server's last write", |deed| matches!(deed, Deed::Wrote { bytes, of, .. } if bytes == of))?;
+        self.stage
+            .deed("the server's last write", |deed| matches!(deed, Deed::Wrote { bytes, of, .. } if bytes == of))?;
         order(client, client::Order::Read);
         self.settle()?;
         self.stage.parked(client::READER, "read")?;
@@ -237,15 +241,16 @@ fn states(sockets: &[Socket]) -> Vec<State> {
     states
 }
 
-const RANK: [State; 5] =
-    [State::Established, State::FinWait2, State::TimeWait, State::CloseWait, State::Listen];
+const RANK: [State; 5] = [State::Established, State::FinWait2, State::TimeWait, State::CloseWait, State::Listen];
 
 fn queues(socket: &Socket) -> (u32, u32) {
     (socket.receive_queue, socket.send_queue)
 }
 
-/// Whether this is the end that would send and may not: nothing is on its way, and the kernel asks for the window.
+/// Whether this is the end that would send and may not: nothing is on its way, the peer's window is closed as far as
+/// this kernel tells, and it asks for it now and then.
 fn is_blocked(socket: &Socket, port: u16) -> bool {
     let asks = socket.timer.is_some_and(|timer| timer.kind == TimerKind::Probe);
-    socket.local.port() == port && socket.send_queue > 0 && asks
+    let window = socket.info.as_ref().and_then(TcpInfo::snd_wnd).unwrap_or(0);
+    socket.local.port() == port && socket.send_queue > 0 && window == 0 && asks
 }

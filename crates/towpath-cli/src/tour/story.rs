@@ -17,8 +17,7 @@ pub(super) const LISTEN: Chapter = Chapter {
            nobody has to know. The state of RFC 9293 is LISTEN.",
 };
 
-pub(super) const LISTEN_SEEN: &str =
-    "The queues of a listener count connections: RQ wait to be accepted, of the SQ that may. TASK is the task that waits in \
+pub(super) const LISTEN_SEEN: &str = "The queues of a listener count connections: RQ wait to be accepted, of the SQ that may. TASK is the task that waits in \
      accept; it blocks no thread, for a task that waits is set aside until the kernel has something for it.";
 
 pub(super) const DIAL: Chapter = Chapter {
@@ -35,8 +34,7 @@ pub(super) const TALK: Chapter = Chapter {
            all before byte n have arrived.",
 };
 
-pub(super) const TALK_SEEN: &str =
-    "All queues are empty: RQ is what arrived and was not read, SQ what was written and is not acknowledged. TASK shows who \
+pub(super) const TALK_SEEN: &str = "All queues are empty: RQ is what arrived and was not read, SQ what was written and is not acknowledged. TASK shows who \
      waits in read at either end.";
 
 pub(super) const FILL: Chapter = Chapter {
@@ -59,8 +57,7 @@ pub(super) const CLOSE: Chapter = Chapter {
            closes too.",
 };
 
-pub(super) const CLOSE_SEEN: &str =
-    "The FIN ended the client's reads, with end of file. It did not end its writes: one would still succeed, be answered by \
+pub(super) const CLOSE_SEEN: &str = "The FIN ended the client's reads, with end of file. It did not end its writes: one would still succeed, be answered by \
      RST because nobody is there to read it, and only the next would fail (EPIPE). CLOSE-WAIT lasts until the program \
      closes; one that stays has been forgotten, and towpath watch shows it in red after five seconds.";
 
@@ -71,8 +68,7 @@ pub(super) const CLOSE_TOO: Chapter = Chapter {
            for one of the next between the same ports.",
 };
 
-pub(super) const CLOSE_TOO_SEEN: &str =
-    "TIME-WAIT belongs to no program any more. It would keep a server from listening again at its port for that minute, \
+pub(super) const CLOSE_TOO_SEEN: &str = "TIME-WAIT belongs to no program any more. It would keep a server from listening again at its port for that minute, \
      but for SO_REUSEADDR, which towpath's listeners set.";
 
 pub(super) const REFUSED: Chapter = Chapter {
@@ -81,8 +77,7 @@ pub(super) const REFUSED: Chapter = Chapter {
            drops the SYN instead, it is sent again and again, until the one who dials gives up.",
 };
 
-pub(super) const REFUSED_SEEN: &str =
-    "The table has nothing to show of it. Who draws segments cannot know that nobody listens, and takes it that somebody does until \
+pub(super) const REFUSED_SEEN: &str = "The table has nothing to show of it. Who draws segments cannot know that nobody listens, and takes it that somebody does until \
      the RST says otherwise. The error names each step that was taken; towpath dial exits with 3 then.";
 
 /// What to type next.

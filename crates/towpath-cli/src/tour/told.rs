@@ -18,8 +18,12 @@ use crate::output::{text, units};
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "did", rename_all = "kebab-case")]
 pub(crate) enum Deed {
-    Listening { addr: SocketAddr },
-    Accepted { peer: SocketAddr },
+    Listening {
+        addr: SocketAddr,
+    },
+    Accepted {
+        peer: SocketAddr,
+    },
     Connected {
         local: SocketAddr,
         peer: SocketAddr,
@@ -27,11 +31,23 @@ pub(crate) enum Deed {
         took: Duration,
     },
     /// A `write` came back.
-    Wrote { bytes: usize, of: usize, #[serde(skip_serializing_if = "Option::is_none")] text: Option<String> },
+    Wrote {
+        bytes: usize,
+        of: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+    },
     /// A `read` came back; a long one without its text.
-    Read { bytes: usize, #[serde(skip_serializing_if = "Option::is_none")] text: Option<String> },
+    Read {
+        bytes: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+    },
     /// As many reads as it took.
-    ReadOn { bytes: usize, reads: usize },
+    ReadOn {
+        bytes: usize,
+        reads: usize,
+    },
     /// A `read` came back with nothing: the peer has closed.
     EndOfFile,
     /// The other task of the client was told of it.
@@ -40,9 +56,13 @@ pub(crate) enum Deed {
     ClosedUnderIt,
     Closed,
     /// A dial came to nothing.
-    Refused { error: String },
+    Refused {
+        error: String,
+    },
     /// What should not happen.
-    Failed { error: String },
+    Failed {
+        error: String,
+    },
 }
 
 /// A deed and whose it is.
