@@ -261,7 +261,17 @@ fn options(options: &Options, ack: Option<i64>, raw: u32) -> OptionsObject {
 }
 
 fn states(states: Sides<State>) -> StatesObject {
-    StatesObject { client: states.client.name(), server: states.server.name() }
+    StatesObject { client: state(states.client), server: state(states.server) }
+}
+
+/// A state under the name that RFC 9293 gives it, as `watch` has it too.
+fn state(state: State) -> &'static str {
+    match state {
+        State::Unknown => "UNKNOWN",
+        State::SynReceived => "SYN-RECEIVED",
+        State::Established => "ESTABLISHED",
+        other => other.name(),
+    }
 }
 
 fn side(side: Side) -> &'static str {

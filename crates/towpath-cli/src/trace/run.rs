@@ -107,16 +107,19 @@ fn create(path: &Path, from: &Origin) -> Result<Saver, Failure> {
 /// Says what it came to, and decides what that means.
 fn conclude(ended: Ended, account: Account, file: Option<&str>, out: &Output) -> Result<Exit, Failure> {
     let Account { tally, dropped, left_out, ends_left_out, failure } = account;
-    out.event(&Event::Traced {
-        segments: tally.segments,
-        connections: tally.connections,
-        dropped,
-        not_shown: left_out,
-        ends_not_shown: ends_left_out,
-        unreadable: tally.unreadable,
-        why: tally.why.map(|why| why.to_string()),
-        file: file.filter(|_| failure.is_none()),
-    });
+    // Who has read enough is told no more.
+    if !matches!(ended, Ended::Unread(None)) || file.is_some() {
+        out.event(&Event::Traced {
+            segments: tally.segments,
+            connections: tally.connections,
+            dropped,
+            not_shown: left_out,
+            ends_not_shown: ends_left_out,
+            unreadable: tally.unreadable,
+            why: tally.why.map(|why| why.to_string()),
+            file: file.filter(|_| failure.is_none()),
+        });
+    }
     if let Some(failure) = failure {
         return Err(failure);
     }
