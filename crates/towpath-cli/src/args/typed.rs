@@ -96,6 +96,13 @@ pub(super) enum Command {
     #[command(after_long_help = trace::ABOUT_TRACE)]
     Trace(trace::Trace),
 
+    /// Show what TCP is doing, step by step, on a connection of its own
+    ///
+    /// The life of one connection, from listen to TIME-WAIT, with what each step looks like to the tasks, on the wire and
+    /// in the kernel's table. Nothing has to be prepared, and nothing else on this machine is touched.
+    #[command(after_long_help = tour::ABOUT_TOUR)]
+    Tour(tour::Tour),
+
     /// Show the tasks of a running program, and what each waits for
     ///
     /// Asks a program on the towpath library for its tasks: a line for each, with what it waits in and on (the socket's
@@ -379,5 +386,6 @@ Examples:
   towpath completions fish >~/.config/fish/completions/towpath.fish";
 
 // After the macros that it uses.
+pub(super) mod tour;
 pub(super) mod trace;
 pub(super) mod watch;
