@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+mod tour;
+mod trace;
 mod typed;
 mod watch;
 
@@ -23,6 +25,8 @@ use crate::exit::{Exit, Failure};
 use crate::output::Form;
 use crate::output::look::Look;
 use crate::watch::filter::Filter;
+pub(crate) use tour::Tour;
+pub(crate) use trace::{Origin, Trace};
 use typed::Typed;
 pub(crate) use typed::watch::KEYS;
 pub(crate) use watch::{View, Watch};
@@ -40,6 +44,8 @@ pub(crate) enum Command {
     Serve(Serve),
     Dial(Dial),
     Watch(Watch),
+    Trace(Trace),
+    Tour(Tour),
     Tasks(Tasks),
     /// Pages or completions, made of the arguments themselves.
     Generate(Generate),
@@ -145,6 +151,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         typed::Command::Serve(serve) => Ok(Command::Serve(serve.into())),
         typed::Command::Dial(dial) => meant_dial(dial).map(Command::Dial),
         typed::Command::Watch(watch) => Watch::meant(watch, form).map(Command::Watch),
+        typed::Command::Trace(trace) => Trace::meant(trace).map(Command::Trace),
+        typed::Command::Tour(tour) => Tour::meant(&tour).map(Command::Tour),
         typed::Command::Tasks(tasks) => Ok(Command::Tasks(tasks.into())),
         typed::Command::Man(man) => meant_man(man).map(Command::Generate),
         typed::Command::Completions(typed) => Ok(Command::Generate(Generate::Completions(typed.shell))),

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 use std::{fmt, ptr};
 
-use etherparse::{LaxSlicedPacket, TransportSlice};
 use serde::Serialize;
+use towpath_capture::{LinkType, Timestamp, segment};
 use towpath_diag::TcpInfo;
 
 /// The options of a SYN that say what its sender can do. `None` and `false`: the option was not there.
@@ -85,40 +85,17 @@ fn option<'a>(socket: BorrowedFd<'_>, name: libc::c_int, buffer: &'a mut [MaybeU
     Some(unsafe { filled.assume_init_ref() })
 }
 
-/// Reads the options out of a SYN's headers, which begin with the IP header and hold no data.
+/// Reads the options out of a SYN's headers, which begin with the IP header and hold no data, though they may count that
+/// of a fast open.
 fn syn_options(headers: &[u8]) -> Option<SynOptions> {
-    // Lax, for an IP header counts the data of a fast open, which the kernel does not keep.
-    let packet = LaxSlicedPacket::from_ip(headers).ok()?;
-    let Some(TransportSlice::Tcp(tcp)) = packet.transport else {
-        return None;
-    };
-    let mut found = SynOptions::default();
-    // RFC 9293, 3.1: a kind; then, but for the end (0) and the filler (1), a length that counts both, and the value.
-    // By hand: etherparse's iterator stops at the first kind it does not know.
-    let mut rest = tcp.options();
-    while let [kind, ref tail @ ..] = *rest {
-        let value = match kind {
-            0 => break,
-            1 => {
-                rest = tail;
-                continue;
-            }
-            _ => {
-                let length = usize::from(*tail.first()?);
-                let value = rest.get(2..length)?;
-                rest = &rest[length..];
-                value
-            }
-        };
-        match (kind, value) {
-            (2, &[high, low]) => found.mss = Some(u16::from_be_bytes([high, low])),
-            (3, &[shift]) => found.wscale = Some(shift),
-            (4, []) => found.sack = true,
-            (8, value) if value.len() == 8 => found.ts = true,
-            _ => {}
-        }
-    }
-    Some(found)
+    let segment = segment::parse(LinkType::RAW, Timestamp::default(), headers, headers.len() as u32).ok()??;
+    let options = segment.options;
+    (!options.malformed).then_some(SynOptions {
+        mss: options.mss,
+        wscale: options.window_scale,
+        sack: options.sack_permitted,
+        ts: options.timestamps.is_some(),
+    })
 }
 
 impl fmt::Display for SynOptions {

@@ -31,6 +31,7 @@ fn link_local() {
         let (local, peer) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
         let found = diag.find(local, peer, Want::empty()).unwrap().unwrap();
         assert_eq!((found.cookie, found.local, found.peer), (cookie(stream), local, Some(peer)));
+        assert_eq!(diag.again(&found, Want::empty()).unwrap(), Some(found));
     }
     let found = diag.find(listener.local_addr().unwrap(), None, Want::empty()).unwrap().unwrap();
     assert_eq!((found.local, found.interface), (listener.local_addr().unwrap(), link()));

@@ -24,7 +24,7 @@ use crate::output::look::Color;
     version,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "For more: towpath --help, towpath serve --help, towpath dial --help, towpath watch --help",
+    after_help = "For more: towpath --help, towpath serve --help, towpath dial --help, towpath watch --help, towpath trace --help",
     after_long_help = ABOUT_ALL
 )]
 pub(super) struct Typed {
@@ -88,6 +88,20 @@ pub(super) enum Command {
     /// also sees what happens between two looks, and other people's processes.
     #[command(after_long_help = watch::ABOUT_WATCH)]
     Watch(watch::Watch),
+
+    /// Show TCP connections as ladders: handshake, data, close, and what went wrong
+    ///
+    /// Listens on an interface, or reads a capture file, and draws each connection as arrows between its two ends. With
+    /// Ctrl-C, or at the file's end, it says how the connections stand that are open, and how many packets were missed.
+    #[command(after_long_help = trace::ABOUT_TRACE)]
+    Trace(trace::Trace),
+
+    /// Show what TCP is doing, step by step, on a connection of its own
+    ///
+    /// The life of one connection, from listen to TIME-WAIT, with what each step looks like to the tasks, on the wire and
+    /// in the kernel's table. Nothing has to be prepared, and nothing else on this machine is touched.
+    #[command(after_long_help = tour::ABOUT_TOUR)]
+    Tour(tour::Tour),
 
     /// Show the tasks of a running program, and what each waits for
     ///
@@ -372,4 +386,6 @@ Examples:
   towpath completions fish >~/.config/fish/completions/towpath.fish";
 
 // After the macros that it uses.
+pub(super) mod tour;
+pub(super) mod trace;
 pub(super) mod watch;

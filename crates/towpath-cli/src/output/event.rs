@@ -18,6 +18,7 @@ use crate::exit::Exit;
 use crate::kernel::{Path, SynOptions};
 use crate::tasks::endpoint::Task;
 use crate::watch::object::{Object, shown};
+use crate::{tour, trace};
 
 /// Something that happened.
 #[derive(Debug, Serialize)]
@@ -139,6 +140,41 @@ pub(crate) enum Event<'a> {
     /// `watch --events`: so many changes, at least, came too fast to be told.
     Lost { changes: u64 },
 
+    /// `trace` begins.
+    Tracing {
+        interface: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        filter: &'a str,
+    },
+    /// `trace`: the interface has been taken down; if it comes up again, the trace goes on.
+    Down,
+    /// `trace`: a segment; `time` is when it passed.
+    Segment(Box<trace::object::Segment<'a>>),
+    /// `trace`: a connection is over, or the capture is and this is where it stands; `time` is its latest segment's.
+    Connection(Box<trace::object::Connection>),
+    /// `trace`: so many segments were left out, for the output is too slow.
+    NotShown { segments: u64 },
+    /// `trace` ends.
+    Traced {
+        segments: u64,
+        connections: u64,
+        /// Packets that the kernel could not keep for us.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dropped: Option<u64>,
+        #[serde(skip_serializing_if = "is_zero")]
+        not_shown: u64,
+        /// Connections whose end was left out.
+        #[serde(skip_serializing_if = "is_zero")]
+        ends_not_shown: u64,
+        /// Packets that could not be read, and why the first could not.
+        #[serde(skip_serializing_if = "is_zero")]
+        unreadable: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+        /// What was written.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file: Option<&'a str>,
+    },
     /// `tasks`: the program that was asked. Only in JSON: a person gets a table.
     Program {
         pid: u32,
@@ -155,6 +191,48 @@ pub(crate) enum Event<'a> {
         #[serde(flatten)]
         task: &'a Task,
     },
+
+    /// `tour` begins.
+    Touring {
+        /// Nobody else is in its network.
+        own_network: bool,
+        /// Segments can be seen.
+        segments: bool,
+        /// Why it has no network of its own.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<&'a str>,
+    },
+    /// `tour`: a step begins; what will happen, in words.
+    Step { step: u32, name: &'a str, text: &'a str },
+    /// `tour`: what a task did.
+    Deed {
+        step: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        task: Option<u64>,
+        /// The task's name.
+        name: &'a str,
+        #[serde(flatten)]
+        deed: &'a tour::Deed,
+    },
+    /// `tour`: a task that cannot go on, and what it waits for.
+    Parked {
+        task: u64,
+        name: &'a str,
+        op: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        local: Option<SocketAddr>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<SocketAddr>,
+        #[serde(rename = "waited_us", serialize_with = "micros")]
+        waited: Duration,
+        spawned_at: String,
+    },
+    /// `tour`: what there was to see in a step, in words.
+    Remark { step: u32, text: &'a str },
+    /// `tour --step`: a key is waited for, or a line.
+    Key { next: &'a str, single: bool },
+    /// `tour` is over, and all that could be seen was.
+    Toured { segments: u64, next: &'a str },
 
     /// The command fails, or one dial of several does.
     Error {
@@ -178,6 +256,9 @@ impl Event<'_> {
                 | Event::Data { .. }
                 | Event::Socket(_)
                 | Event::State { .. }
+                | Event::Segment(_)
+                | Event::Connection(_)
+                | Event::Toured { .. }
                 | Event::Program { .. }
                 | Event::Task { .. }
         )
@@ -266,6 +347,10 @@ fn micros<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Err
 
 fn some_micros<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)).serialize(serializer)
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn code<S: Serializer>(exit: &Exit, serializer: S) -> Result<S::Ok, S::Error> {

@@ -122,6 +122,54 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
         Event::Lost { changes } => {
             paint(TROUBLE, &format!("{changes} changes or more are not told: they came faster than they could be read"))
         }
+        Event::Tracing { interface, filter } => {
+            let what = if filter.is_empty() { "every TCP segment" } else { filter };
+            format!("tracing {what} on {interface}            {}", paint(ASIDE, "ctrl-c stops"))
+        }
+        Event::Down => paint(TROUBLE, "the interface is down; when it comes up again, this goes on"),
+        // `trace` draws these itself, and `tour` those.
+        Event::Segment(_) | Event::Connection(_) => return String::new(),
+        Event::Step { .. } | Event::Deed { .. } | Event::Parked { .. } | Event::Remark { .. } => return String::new(),
+        Event::Touring { own_network: true, .. } => {
+            paint(ASIDE, "in a network namespace of its own, which ends with it; nothing else is touched")
+        }
+        Event::Touring { segments, why, .. } => {
+            let seen = if *segments { "" } else { "; there will be no segments to see" };
+            let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+            paint(TROUBLE, &format!("on the loopback interface of this machine{seen}{why}"))
+        }
+        Event::Key { next, single } => {
+            let (key, quit) = if *single { ("any key", "q") } else { ("Enter", "q Enter") };
+            paint(ASIDE, &format!("\n-- {key}: {next}; {quit}: the end --"))
+        }
+        Event::Toured { next, .. } => {
+            let next = next.lines().map(|line| format!("  {line}\n")).collect::<String>();
+            format!("\n{}\n\n{next}", paint(Style::new().bold(), "To go on"))
+        }
+        Event::NotShown { segments } => {
+            paint(TROUBLE, &format!("{segments} segments are not shown: the output does not take them fast enough"))
+        }
+        Event::Traced { segments, connections, dropped, not_shown, ends_not_shown, unreadable, why, file } => {
+            let count = |count: u64, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+            let mut line = format!("{} of {}", count(*segments, "segment"), count(*connections, "connection"));
+            if let Some(dropped) = dropped {
+                let _ = write!(line, "; {dropped} dropped by the kernel");
+            }
+            if *not_shown > 0 {
+                let _ = write!(line, "; {not_shown} not shown");
+            }
+            if *ends_not_shown > 0 {
+                let _ = write!(line, "; {ends_not_shown} ends of connections not shown");
+            }
+            if *unreadable > 0 {
+                let _ = write!(line, "; {} not understood", count(*unreadable, "packet"));
+                let _ = why.as_ref().map(|why| write!(line, " (the first: {why})"));
+            }
+            if let Some(file) = file {
+                let _ = write!(line, "; written to {file}");
+            }
+            paint(ASIDE, &line)
+        }
         // The table that `tasks` makes of these for a person has more on each line.
         Event::Program { pid, program, tasks, .. } => format!("{} {pid}: {tasks} tasks", escaped(program, look)),
         Event::Task { task, .. } => format!("#{} {}", task.id, escaped(&task.state, look)),

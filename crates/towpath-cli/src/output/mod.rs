@@ -9,7 +9,7 @@
 
 pub(crate) mod event;
 mod human;
-mod json;
+pub(crate) mod json;
 pub(crate) mod look;
 mod printer;
 pub(crate) mod text;

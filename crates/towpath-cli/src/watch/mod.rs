@@ -14,23 +14,23 @@
 //! threads, for it calls the kernel and the terminal, which may take their time; tasks only wait for its end.
 
 pub(crate) mod check;
-mod columns;
+pub(crate) mod columns;
 mod endpoints;
 mod events;
 mod feed;
 pub(crate) mod filter;
 mod lives;
-mod names;
+pub(crate) mod names;
 pub(crate) mod object;
 mod order;
-mod plain;
+pub(crate) mod plain;
 pub(crate) mod screen;
 mod snapshots;
 mod source;
 mod table;
-mod tasks;
+pub(crate) mod tasks;
 mod wait;
-mod watcher;
+pub(crate) mod watcher;
 
 use signal_hook::consts::SIGINT;
 use signal_hook::low_level::emulate_default_handler;

@@ -187,21 +187,33 @@ impl Running {
         format!("{}{}", self.stdout(), String::from_utf8_lossy(&self.stderr))
     }
 
+    /// The same, with what has come meanwhile.
+    pub(crate) fn everything_by_now(&mut self) -> String {
+        while let Ok(piece) = self.pieces.try_recv() {
+            self.keep(piece);
+        }
+        self.everything()
+    }
+
     /// One more line; false at the end of both streams, or at the deadline.
     #[track_caller]
     fn receive(&mut self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
         match self.pieces.recv_timeout(left) {
-            Ok((stream, line)) => {
-                self.unread.push((stream, String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned()));
-                match stream {
-                    Stream::Stdout => self.stdout.extend(line),
-                    Stream::Stderr => self.stderr.extend(line),
-                }
+            Ok(piece) => {
+                self.keep(piece);
                 true
             }
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => false,
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => self.give_up(format_args!("more output")),
+        }
+    }
+
+    fn keep(&mut self, (stream, line): (Stream, Vec<u8>)) {
+        self.unread.push((stream, String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned()));
+        match stream {
+            Stream::Stdout => self.stdout.extend(line),
+            Stream::Stderr => self.stderr.extend(line),
         }
     }
 

@@ -1,0 +1,67 @@
+//! A line a segment (`--lines`): for `grep`, and for many connections at once.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+
+use towpath_capture::flow::{Flow, Side};
+
+use super::data;
+use super::ends::Ends;
+use super::words::{self, ASIDE, NUMBER, Told};
+use crate::output::look::Look;
+use crate::output::text;
+
+/// Where data goes below a line.
+const INDENT: usize = 4;
+
+/// The line for a segment, and what it carries below it, if that is asked for.
+pub(crate) fn segment(told: &Told<'_>, ends: &mut Ends, data: Option<usize>, look: Look) -> String {
+    let (segment, step) = (told.segment, told.step);
+    let number = look.paint(NUMBER, &step.flow.to_string());
+    let time = look.paint(ASIDE, &format!("{:<10}", words::elapsed(step.since, look.ascii)));
+    let arrow = if look.ascii { "->" } else { "→" };
+    let (from, to) = (ends.show(segment.from), ends.show(segment.to));
+    let mut said = told.pieces(look.ascii).into_iter();
+    let mut words = said.next().unwrap_or_default();
+    // What a ladder shows only when it is trouble.
+    let rest: Vec<_> = said.collect();
+    let notes = rest.iter().position(|piece| piece.starts_with(words::bullet(look.ascii))).unwrap_or(rest.len());
+    for piece in &rest[..notes] {
+        let _ = write!(words, " {piece}");
+    }
+    let _ = match step.window {
+        Some(window) => write!(words, " win {window}"),
+        // Its scale was agreed on before the capture.
+        None => write!(words, " win {}<<?", segment.window),
+    };
+    for piece in &rest[notes..] {
+        let _ = write!(words, " {piece}");
+    }
+    let words = look.paint(told.tone(), &words);
+    let mut line = format!("{number} {time} {from} {arrow} {to}  {words}");
+    for side in [Side::Client, Side::Server] {
+        if step.before[side] != step.after[side] {
+            let _ = write!(line, " {} {side} {}", words::bullet(look.ascii), step.after[side]);
+        }
+    }
+    if !told.comment.is_empty() {
+        let comment = text::escape(told.comment.as_bytes(), look.ascii);
+        let _ = write!(line, " {}", look.paint(ASIDE, &format!("{} {comment}", words::bullet(look.ascii))));
+    }
+    line.push('\n');
+    if let Some(width) = data
+        && !segment.payload.is_empty()
+    {
+        let missing = (step.len as usize).saturating_sub(segment.payload.len());
+        let offset = u64::try_from(step.seq - 1).unwrap_or(0);
+        line += &data::below(segment.payload, offset, missing, INDENT, width, look);
+    }
+    line
+}
+
+/// The line for the end of a connection, or for where it stands when the capture ends.
+pub(crate) fn ended(flow: &Flow, dropped: Option<u64>, look: Look) -> String {
+    let number = look.paint(NUMBER, &flow.id.to_string());
+    format!("{number} {}\n", words::summary_line(flow, dropped, look))
+}

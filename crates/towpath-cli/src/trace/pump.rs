@@ -1,0 +1,173 @@
+//! The thread that takes packets in: it follows connections, writes the file, and hands on what there is to tell.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, SystemTime};
+
+use rustix::net::netdevice;
+use towpath_capture::file::Interface;
+use towpath_capture::flow::Flow;
+use towpath_capture::live::{Capture, Event};
+use towpath_capture::{Frame, Timestamp};
+
+use super::packets::FilePackets;
+use super::queue::{Passed, Queue};
+use super::save::Saver;
+use super::stop::Stop;
+use super::tracer::{Seen, Tally, Tracer};
+use super::who::Clerk;
+use super::words;
+use crate::exit::{Exit, Failure, reason};
+
+/// What the thread needs.
+pub(super) struct Pump {
+    pub(super) tracer: Tracer,
+    pub(super) saver: Option<Saver>,
+    /// Knows whose connections are; of a file, the file does.
+    pub(super) clerk: Option<Clerk>,
+    pub(super) queue: Queue,
+    pub(super) stop: Stop,
+    /// How many segments are to be told of.
+    pub(super) count: Option<u64>,
+    /// What segments carry is to be shown.
+    pub(super) data: bool,
+}
+
+/// What it came to.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    pub(super) tally: Tally,
+    /// How many packets were lost before they came here, where that is known.
+    pub(super) dropped: Option<u64>,
+    /// How many segments, and how many ends of connections, were left out because nobody took them fast enough.
+    pub(super) left_out: u64,
+    pub(super) ends_left_out: u64,
+    /// Why it ended before its time.
+    pub(super) failure: Option<Failure>,
+}
+
+impl Pump {
+    /// Takes in a file to its end, unless it is told to stop.
+    pub(super) fn run_file(mut self, mut packets: FilePackets) -> Account {
+        // The order to stop may come as an error.
+        let failure = self.take_file(&mut packets).err().filter(|_| !self.stop.is_raised());
+        self.end(packets.dropped(), failure)
+    }
+
+    fn take_file(&mut self, packets: &mut FilePackets) -> Result<(), Failure> {
+        while !self.is_enough() {
+            let dropped = packets.dropped();
+            let Some(frame) = packets.read()? else { break };
+            let over = if self.saver.as_ref().is_some_and(|saver| !saver.knows(frame.interface)) {
+                // The interface is to be looked at amid its first packet.
+                let (data, comment) = (frame.data.to_vec(), frame.comment.to_owned());
+                let Frame { time, link, interface, original_len, .. } = frame;
+                self.describe(interface, &packets.interfaces()[interface as usize])?;
+                self.take(&Frame { time, link, interface, original_len, data: &data, comment: &comment }, dropped)?
+            } else {
+                self.take(&frame, dropped)?
+            };
+            if let Some(flow) = over {
+                self.queue.over(flow, dropped);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what passes, until it is told to stop.
+    pub(super) fn run_live(mut self, mut capture: Capture) -> Account {
+        let began = Timestamp::from(SystemTime::now());
+        let mut failure = self.take_live(&mut capture).err();
+        let stats = capture.stats().unwrap_or_default();
+        if let Some(saver) = &mut self.saver
+            && failure.is_none()
+        {
+            failure = saver.count(began, stats.received, stats.dropped).err();
+        }
+        self.end(Some(stats.dropped), failure)
+    }
+
+    fn take_live(&mut self, capture: &mut Capture) -> Result<(), Failure> {
+        let failed = |e: &dyn std::fmt::Display| Failure::new(Exit::Other, format!("trace: {e}"));
+        let socket = capture.as_fd().try_clone_to_owned().map_err(|e| failed(&reason(&e)))?;
+        // The kernel counts on; it is asked when a connection is over.
+        let mut dropped = 0;
+        while !self.is_enough() {
+            let frame = match capture.read(Some(Duration::ZERO)) {
+                Ok(Some(Event::Frame(frame))) => frame,
+                Ok(None) => {
+                    self.pause(&socket)?;
+                    continue;
+                }
+                Ok(Some(event)) => {
+                    if event == Event::Down {
+                        self.queue.down();
+                    }
+                    continue;
+                }
+                Err(e) => return Err(failed(&reason(&e))),
+            };
+            if self.saver.as_ref().is_some_and(|saver| !saver.knows(frame.interface)) {
+                let mut interface = Interface::new(frame.link);
+                interface.name = netdevice::index_to_name(&socket, frame.interface).ok();
+                self.describe(frame.interface, &interface)?;
+            }
+            if let Some(flow) = self.take(&frame, Some(dropped))? {
+                dropped = capture.stats().map_or(dropped, |stats| stats.dropped);
+                self.queue.over(flow, Some(dropped));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing has come for now: others may read what was written, and we wait.
+    fn pause(&mut self, socket: &OwnedFd) -> Result<(), Failure> {
+        if let Some(saver) = &mut self.saver {
+            saver.flush()?;
+        }
+        let waited = self.stop.wait_readable(socket.as_fd());
+        waited.map(drop).map_err(|e| Failure::new(Exit::Other, format!("trace: poll: {}", reason(&e))))
+    }
+
+    fn describe(&mut self, number: u32, interface: &Interface) -> Result<(), Failure> {
+        self.saver.as_mut().map_or(Ok(()), |saver| saver.describe(number, interface))
+    }
+
+    fn is_enough(&self) -> bool {
+        self.stop.is_raised()
+            || self.queue.is_deaf
+            || self.count.is_some_and(|count| self.tracer.tally().segments >= count)
+    }
+
+    /// Takes in one frame; gives the connection that is over by it.
+    fn take(&mut self, frame: &Frame<'_>, dropped: Option<u64>) -> Result<Option<Flow>, Failure> {
+        let Some(seen) = self.tracer.push(frame) else { return Ok(None) };
+        let Seen { segment, step, forgotten, over } = seen;
+        let ends = words::ends(&segment, &step);
+        let found = self.clerk.as_mut().and_then(|clerk| clerk.comment(step.flow, step.first, ends));
+        let comment = found.as_deref().unwrap_or(frame.comment);
+        if let Some(saver) = &mut self.saver {
+            saver.write(&Frame { comment, ..*frame })?;
+        }
+        for flow in forgotten {
+            self.queue.over(flow, dropped);
+        }
+        self.queue.segment(Passed::new(&segment, step, comment, self.data));
+        Ok(over)
+    }
+
+    fn end(self, dropped: Option<u64>, mut failure: Option<Failure>) -> Account {
+        let Pump { tracer, saver, mut queue, .. } = self;
+        if let Some(Err(e)) = saver.map(Saver::finish) {
+            failure.get_or_insert(e);
+        }
+        let tally = tracer.tally();
+        // Nothing passes us any more: there is time.
+        queue.wait();
+        for flow in tracer.finish() {
+            queue.over(flow, dropped);
+        }
+        Account { tally, dropped, left_out: queue.left_out, ends_left_out: queue.ends_left_out, failure }
+    }
+}
