@@ -3,7 +3,6 @@
 //! The terminal is a pty, the screen is what `vt100` makes of what is written to it. Waiting is for what the screen shows.
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -102,7 +101,7 @@ impl OnTerminal {
         let screens = Screens { parser: vt100::Parser::new(size.1, size.0, 0), frame: Frame::default(), ended: false };
         let parser = Mutex::new(screens);
         let shared = Arc::new(Shared { parser, changed: Condvar::new() });
-        let master = std::fs::File::from(OwnedFd::from(master));
+        let master = std::fs::File::from(master);
         let (reader, seen) = (master.try_clone().unwrap(), Arc::clone(&shared));
         thread::spawn(move || watch(reader, &seen));
         OnTerminal { child, master, shared, before }
