@@ -242,7 +242,7 @@ fn no_size_is_too_small_and_none_too_large() {
     }
     watch.resize(USUAL);
     watch.press("\x1b");
-    watch.wait_for("▶ LISTEN");
+    watch.wait_until("the prompt to be gone", |screen| screen.contains("▶ LISTEN") && screen.contains("q quit"));
     watch.resize((40, 10));
     let screen =
         watch.wait_until("the small screen", |screen| screen.starts_with("watch ") && screen.contains("LISTEN"));

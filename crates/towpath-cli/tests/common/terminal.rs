@@ -3,7 +3,6 @@
 //! The terminal is a pty, the screen is what `vt100` makes of what is written to it. Waiting is for what the screen shows.
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -33,6 +32,8 @@ struct Shared {
 struct Screens {
     parser: vt100::Parser,
     frame: Frame,
+    /// Nothing more will come: nobody has the terminal any more.
+    ended: bool,
 }
 
 /// Follows the marks at the beginning and the end of a frame (synchronised updates, private mode 2026).
@@ -97,10 +98,10 @@ impl OnTerminal {
         change(&mut command);
         let child = command.spawn().unwrap();
         drop(command);
-        let screens = Screens { parser: vt100::Parser::new(size.1, size.0, 0), frame: Frame::default() };
+        let screens = Screens { parser: vt100::Parser::new(size.1, size.0, 0), frame: Frame::default(), ended: false };
         let parser = Mutex::new(screens);
         let shared = Arc::new(Shared { parser, changed: Condvar::new() });
-        let master = std::fs::File::from(OwnedFd::from(master));
+        let master = std::fs::File::from(master);
         let (reader, seen) = (master.try_clone().unwrap(), Arc::clone(&shared));
         thread::spawn(move || watch(reader, &seen));
         OnTerminal { child, master, shared, before }
@@ -132,10 +133,15 @@ impl OnTerminal {
 
     #[track_caller]
     fn wait(&mut self, what: &str, holds: impl Fn(&vt100::Screen) -> bool) -> String {
+        self.wait_for_screens(what, |screens| !screens.frame.begun && holds(screens.parser.screen()))
+    }
+
+    #[track_caller]
+    fn wait_for_screens(&mut self, what: &str, holds: impl Fn(&Screens) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut screens = self.shared.parser.lock().unwrap();
         loop {
-            if !screens.frame.begun && holds(screens.parser.screen()) {
+            if holds(&screens) {
                 return text(screens.parser.screen());
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -181,6 +187,7 @@ impl OnTerminal {
                 None => thread::sleep(std::time::Duration::from_millis(1)),
             }
         };
+        self.wait_for_screens("all that was written", |screens| screens.ended);
         self.wait("the terminal to be as it was", |screen| !screen.alternate_screen() && !screen.hide_cursor());
         self.assert_as_before();
         (status, self.screen())
@@ -226,6 +233,8 @@ fn watch(mut reader: std::fs::File, shared: &Shared) {
         drop(screens);
         shared.changed.notify_all();
     }
+    shared.parser.lock().unwrap().ended = true;
+    shared.changed.notify_all();
 }
 
 /// The lines of a screen, without what is blank at their ends.
