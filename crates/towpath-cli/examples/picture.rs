@@ -18,6 +18,8 @@ fn main() -> io::Result<()> {
         .fg_color(RgbColor(0xd8, 0xd8, 0xd8).into())
         .bg_color(RgbColor(0x1c, 0x1e, 0x22).into())
         .min_width_px(0);
-    print!("{}", term.render_svg(screen.trim_end()));
+    let picture = term.render_svg(screen.trim_end());
+    // Opacity as such is for whole texts, and some programs ignore it in parts of one.
+    print!("{}", picture.replace(".dimmed { opacity: 0.4; }", ".dimmed { fill-opacity: 0.6; }"));
     Ok(())
 }

@@ -177,11 +177,16 @@ fn each_step_is_seen_without_privilege() {
     assert_eq!(segments(step("listen")), [""; 0]);
     assert_eq!(
         segments(step("dial")),
-        ["client SYN SYN-SENT SYN-RECEIVED", "server SYN,ACK ESTABLISHED SYN-RECEIVED", "client ACK ESTABLISHED ESTABLISHED"]
+        [
+            "client SYN SYN-SENT SYN-RECEIVED",
+            "server SYN,ACK ESTABLISHED SYN-RECEIVED",
+            "client ACK ESTABLISHED ESTABLISHED"
+        ]
     );
     let fill = step("buffers fill");
     assert_stuck(fill);
-    let zero = |segment: &&Value| segment["notes"].as_array().is_some_and(|notes| notes.contains(&"zero window".into()));
+    let zero =
+        |segment: &&Value| segment["notes"].as_array().is_some_and(|notes| notes.contains(&"zero window".into()));
     assert!(fill.iter().any(|segment| zero(&segment)), "{fill:#?}");
     let close = segments(step("the server closes"));
     assert_eq!(close, ["server FIN,ACK CLOSE-WAIT FIN-WAIT-1", "client ACK CLOSE-WAIT FIN-WAIT-2"]);
@@ -191,7 +196,8 @@ fn each_step_is_seen_without_privilege() {
     assert_eq!((refused.len(), &*refused[0]), (2, "client SYN SYN-SENT SYN-RECEIVED"));
     assert!(refused[1].starts_with("server RST,ACK CLOSED"), "{refused:?}");
 
-    let verdicts: Vec<_> = objects.iter().filter(|object| object["ev"] == "connection").map(|it| &it["verdict"]).collect();
+    let verdicts: Vec<_> =
+        objects.iter().filter(|object| object["ev"] == "connection").map(|it| &it["verdict"]).collect();
     assert_eq!(verdicts, ["clean", "refused"]);
     let sent = objects.iter().filter(|object| object["ev"] == "segment").count();
     assert_eq!(objects.last().unwrap()["segments"], sent, "each segment is an object");

@@ -128,12 +128,13 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
         Event::Step { .. } | Event::Deed { .. } | Event::Parked { .. } => return String::new(),
         Event::Remark { .. } | Event::Toured { .. } => return String::new(),
         Event::Touring { own_network: true, .. } => {
-            paint(ASIDE, "in a network namespace of its own, which ends with it; nothing else is touched")
+            let aside = "in a network namespace of its own, which ends with it; nothing else is touched";
+            format!("{}\n\n", paint(ASIDE, aside))
         }
         Event::Touring { segments, why, .. } => {
             let seen = if *segments { "" } else { "; there will be no segments to see" };
             let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-            paint(TROUBLE, &format!("on the loopback interface of this machine{seen}{why}"))
+            format!("{}\n\n", paint(TROUBLE, &format!("on the loopback interface of this machine{seen}{why}")))
         }
         Event::Key { next, single } => {
             let (key, quit) = if *single { ("any key", "q") } else { ("Enter", "q Enter") };

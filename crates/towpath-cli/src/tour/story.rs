@@ -82,7 +82,7 @@ pub(super) const REFUSED_SEEN: &str = "The table has nothing to show of it. Who 
 
 /// What to type next.
 pub(super) const NEXT: [(&str, &str); 5] = [
-    ("towpath serve 8330", "a server that shows each connection"),
+    ("towpath serve 8330", "a server that shows who calls"),
     ("towpath dial 8330", "in another terminal: talk to it"),
     ("towpath watch 8330", "the table, as it changes"),
     ("sudo towpath trace 8330", "the segments"),
