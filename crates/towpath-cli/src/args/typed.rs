@@ -304,18 +304,18 @@ Exit codes:
 /// What the keys of `watch` do. `watch` itself shows it too.
 macro_rules! keys {
     () => {
-        "\
-  q            quit; in a detail, the help or the filter line: back
-  ?            this help
-  up down      choose a socket (also j k, PgUp PgDn, Home End)
-  Enter        all about it: tcp_info, what limits it, memory, timers, history, task
-  /            change the filter; Enter applies it, Esc leaves it
-  s S          sort by the next column; turn the order round
-  space        pause and go on
-  e            show or hide the history of states
-  t            show or hide TIME-WAIT
-  T            show or hide the task column
-  w            write the segments of the chosen connection to a pcapng file (needs CAP_NET_RAW); w again stops"
+        "  q          quit; on a page or in the filter line: back (also Esc)
+  ?          help
+  up down    choose a socket (also j k PgUp PgDn Home End)
+  Enter      all about it: tcp_info, what limits it, memory, timer, history, task
+  /          change the filter; Enter applies it, Esc leaves it
+  s S        sort by the next column; turn the order round
+  space      pause, and go on
+  e          show or hide the history of states
+  t          show or hide TIME-WAIT
+  T          show or hide the task column
+  w          write the segments of the chosen connection (or port) to a pcapng file in this
+             folder, until w comes again; needs CAP_NET_RAW"
     };
 }
 

@@ -135,6 +135,8 @@ pub(crate) enum Event<'a> {
         #[serde(rename = "after_us", serialize_with = "some_micros", skip_serializing_if = "Option::is_none")]
         after: Option<Duration>,
     },
+    /// `watch`: segments were written to a file.
+    Recorded { file: String, segments: u64, dropped: u64 },
     /// `watch --events`: so many changes, at least, came too fast to be told.
     Lost { changes: u64 },
 

@@ -115,6 +115,10 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
                 paint(ASIDE, &format!("{after}{seen}"))
             )
         }
+        Event::Recorded { file, segments, dropped } => {
+            let lost = if *dropped > 0 { format!("; {dropped} were dropped") } else { String::new() };
+            format!("{segments} segments are in {file}{lost}")
+        }
         Event::Lost { changes } => {
             paint(TROUBLE, &format!("{changes} changes or more are not told: they came faster than they could be read"))
         }

@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Watch, out: &Output, stop: &Receiver<i32>) -> Result
         let (options, out, stop) = (options.clone(), out.clone(), stop.clone());
         move || match (options.view, out.form()) {
             (View::Events, _) => events::run(&options, &out, &stop),
-            (View::Screen, Form::Human { stdout, .. }) => screen::run(&options, stdout, &stop),
+            (View::Screen, Form::Human { stdout, .. }) => screen::run(&options, &out, stdout, &stop),
             (View::Screen | View::Snapshots, _) => snapshots::run(&options, &out, &stop),
         }
     });
