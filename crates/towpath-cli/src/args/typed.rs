@@ -325,6 +325,7 @@ Examples:
   towpath serve 8330         in one terminal
   towpath dial 8330          in another: the time arrives; type a line, then Ctrl-D
   towpath watch 8330         in a third: both ends of it, as the kernel sees them
+  towpath tour               or all that TCP does, step by step, with nothing to prepare
   towpath tasks              in a fourth: what each of the server's tasks waits for
 
 Environment:

@@ -232,7 +232,7 @@ pub(crate) enum Event<'a> {
     /// `tour --step`: a key is waited for, or a line.
     Key { next: &'a str, single: bool },
     /// `tour` is over, and all that could be seen was.
-    Toured { segments: u64, next: &'a str },
+    Toured { segments: u64, next: &'a [&'a str] },
 
     /// The command fails, or one dial of several does.
     Error {

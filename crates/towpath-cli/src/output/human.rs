@@ -129,22 +129,20 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
         Event::Down => paint(TROUBLE, "the interface is down; when it comes up again, this goes on"),
         // `trace` draws these itself, and `tour` those.
         Event::Segment(_) | Event::Connection(_) => return String::new(),
-        Event::Step { .. } | Event::Deed { .. } | Event::Parked { .. } | Event::Remark { .. } => return String::new(),
+        Event::Step { .. } | Event::Deed { .. } | Event::Parked { .. } => return String::new(),
+        Event::Remark { .. } | Event::Toured { .. } => return String::new(),
         Event::Touring { own_network: true, .. } => {
-            paint(ASIDE, "in a network namespace of its own, which ends with it; nothing else is touched")
+            let aside = "in a network namespace of its own, which ends with it; nothing else is touched";
+            format!("{}\n\n", paint(ASIDE, aside))
         }
         Event::Touring { segments, why, .. } => {
             let seen = if *segments { "" } else { "; there will be no segments to see" };
             let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-            paint(TROUBLE, &format!("on the loopback interface of this machine{seen}{why}"))
+            format!("{}\n\n", paint(TROUBLE, &format!("on the loopback interface of this machine{seen}{why}")))
         }
         Event::Key { next, single } => {
             let (key, quit) = if *single { ("any key", "q") } else { ("Enter", "q Enter") };
             paint(ASIDE, &format!("\n-- {key}: {next}; {quit}: the end --"))
-        }
-        Event::Toured { next, .. } => {
-            let next = next.lines().map(|line| format!("  {line}\n")).collect::<String>();
-            format!("\n{}\n\n{next}", paint(Style::new().bold(), "To go on"))
         }
         Event::NotShown { segments } => {
             paint(TROUBLE, &format!("{segments} segments are not shown: the output does not take them fast enough"))

@@ -105,7 +105,7 @@ fn tour(options: &args::Tour, out: &Output, stop: &Receiver<i32>) -> Result<Exit
         nobody: nobody.1,
     };
     tour.run()?;
-    out.event(&Event::Toured { segments: tour.stage.ladder.count, next: story::NEXT });
+    tour.page.end(tour.stage.ladder.count);
     let Some(blind) = blind else { return Ok(Exit::Done) };
     // The half of it was not seen.
     let failure = match refusal {

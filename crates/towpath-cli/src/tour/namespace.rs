@@ -17,7 +17,7 @@ use std::io;
 use towpath_capture::live::Capture;
 
 use super::link::{self, LOOPBACK};
-use super::sys;
+use super::sys::{self, Way};
 use crate::exit::{Exit, Failure, reason};
 
 /// Where the tour takes place.
@@ -55,9 +55,8 @@ const STAGES: [Stage; 5] = [Stage::Unshare, Stage::Map, Stage::LoopbackUp, Stage
 /// give a process a user namespace, and threads that exist already would stay where they are.
 pub(crate) fn enter() -> Result<Place, Failure> {
     // Who is privileged stays who he is; everybody else becomes so in a user namespace, of what belongs to it.
-    let ways = [libc::CLONE_NEWNET, libc::CLONE_NEWUSER | libc::CLONE_NEWNET];
     let mut why = None;
-    for way in ways {
+    for way in [Way::Network, Way::UserAndNetwork] {
         match rehearse(way) {
             Ok(()) => {
                 return match move_to(way) {
@@ -75,7 +74,7 @@ pub(crate) fn enter() -> Result<Place, Failure> {
 }
 
 /// Moves a child instead of us.
-fn rehearse(way: libc::c_int) -> Result<(), (Stage, io::Error)> {
+fn rehearse(way: Way) -> Result<(), (Stage, io::Error)> {
     let report = sys::in_a_child(|| {
         let (stage, error) =
             move_to(way).err().map_or((Stage::Done, 0), |(stage, e)| (stage, e.raw_os_error().unwrap_or(0)));
@@ -94,10 +93,10 @@ fn rehearse(way: libc::c_int) -> Result<(), (Stage, io::Error)> {
     }
 }
 
-fn move_to(way: libc::c_int) -> Result<(), (Stage, io::Error)> {
+fn move_to(way: Way) -> Result<(), (Stage, io::Error)> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     sys::unshare(way).map_err(|e| (Stage::Unshare, e))?;
-    if way & libc::CLONE_NEWUSER != 0 {
+    if way == Way::UserAndNetwork {
         stay_who_we_are(uid, gid).map_err(|e| (Stage::Map, e))?;
     }
     link::take_up().map_err(|e| (Stage::LoopbackUp, e))?;

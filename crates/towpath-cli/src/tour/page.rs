@@ -5,7 +5,7 @@
 use anstyle::{AnsiColor, Style};
 use towpath::task::{TaskInfo, WaitsOn};
 
-use super::story::Chapter;
+use super::story::{self, Chapter};
 use super::told::{Said, number};
 use crate::output::event::Event;
 use crate::output::look::Look;
@@ -17,6 +17,10 @@ const WHO: Style = AnsiColor::Cyan.on_default();
 
 /// What stands below a title.
 const INDENT: &str = "  ";
+/// Where things stand that have no room beside what they belong to.
+const UNDER: usize = 4;
+/// Less room than this is not worth breaking lines for.
+const MOST_BROKEN: usize = 40;
 /// A longer line is hard to read.
 const WIDEST: usize = 96;
 
@@ -74,7 +78,7 @@ impl Page {
         let mut text = String::new();
         for Said { task, who, deed, .. } in said {
             let who = format!("{:>4} {who:<room$}", task.map(|task| task.to_string()).unwrap_or_default());
-            text += &format!("{}  {}\n", look.paint(WHO, &who), deed.words(look.ascii));
+            text += &self.told(look, &who, &deed.words(look.ascii));
         }
         self.show(&text);
     }
@@ -94,13 +98,48 @@ impl Page {
         };
         let arrow = if look.ascii { "->" } else { "→" };
         let end = |end: Option<std::net::SocketAddr>| end.map(|end| end.to_string()).unwrap_or_default();
-        self.show(&format!(
-            "{}  waits in {operation} on {} {arrow} {} for {}\n",
-            look.paint(WHO, &format!("{:>4} {name}", task.id().to_string())),
-            end(local),
-            end(peer),
-            units::time(waited, look.ascii),
-        ));
+        let waited = units::time(waited, look.ascii);
+        let what = format!("waits in {operation} on {} {arrow} {} for {waited}", end(local), end(peer));
+        self.show(&self.told(look, &format!("{:>4} {name}", task.id().to_string()), &what));
+    }
+
+    /// What somebody did, below his name where it has no room beside it.
+    fn told(&self, look: Look, who: &str, what: &str) -> String {
+        let words: Vec<_> = what.split(' ').map(str::to_owned).collect();
+        let room = self.width();
+        let beside = fit::width(who) + 2;
+        let painted = look.paint(WHO, who.trim_end());
+        let is_narrow = beside + MOST_BROKEN > room && beside + fit::width(what) > room;
+        let (head, indent) = if is_narrow { (format!("{painted}\n"), UNDER) } else { (String::new(), beside) };
+        let mut text = head;
+        for (at, line) in fit::lines(&words, room.saturating_sub(indent)).into_iter().enumerate() {
+            if at == 0 && !is_narrow {
+                text += &format!("{painted}{:gap$}{line}\n", "", gap = beside - fit::width(who.trim_end()));
+            } else {
+                text += &format!("{:indent$}{line}\n", "");
+            }
+        }
+        text
+    }
+
+    /// It is over: what to type next.
+    pub(super) fn end(&self, segments: u64) {
+        let Some(look) = self.look() else {
+            let next: Vec<_> = story::NEXT.iter().map(|(command, _)| *command).collect();
+            return self.out.event(&Event::Toured { segments, next: &next });
+        };
+        let column = story::NEXT.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+        let mut text = String::new();
+        for (command, what) in story::NEXT {
+            let gap = column + 4 - command.len();
+            if column + 4 + fit::width(what) <= self.width() {
+                text += &format!("{command}{:gap$}{what}\n", "");
+            } else {
+                text += &format!("{command}\n{:UNDER$}{what}\n", "");
+            }
+        }
+        self.out.text(format!("\n{}\n\n", look.paint(TITLE, "To go on")));
+        self.show(text.trim_end());
     }
 
     /// Segments that are drawn already: ladders, or objects.

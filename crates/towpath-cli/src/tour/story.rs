@@ -81,9 +81,10 @@ pub(super) const REFUSED_SEEN: &str = "The table has nothing to show of it. Who 
      the RST says otherwise. The error names each step that was taken; towpath dial exits with 3 then.";
 
 /// What to type next.
-pub(super) const NEXT: &str = "\
-towpath serve 8330          a server that shows each connection
-towpath dial 8330           in another terminal: talk to it
-towpath watch 8330          the table, as it changes
-sudo towpath trace 8330     the segments
-towpath tasks               what each task of the server waits for";
+pub(super) const NEXT: [(&str, &str); 5] = [
+    ("towpath serve 8330", "a server that shows who calls"),
+    ("towpath dial 8330", "in another terminal: talk to it"),
+    ("towpath watch 8330", "the table, as it changes"),
+    ("sudo towpath trace 8330", "the segments"),
+    ("towpath tasks", "what its tasks wait for"),
+];
