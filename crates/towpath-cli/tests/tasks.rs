@@ -98,6 +98,7 @@ fn each_connection_of_a_server_is_shown_with_its_peer() {
             break;
         }
     }
+    drop(folder.silent()); // what a program that was killed left behind is none
     for finished in [folder.run(&["tasks", text(&by_socket)]), folder.run(&["tasks"])] {
         assert_eq!(finished.code, Some(0), "{finished:?}");
         let mut lines = finished.stdout.lines();
