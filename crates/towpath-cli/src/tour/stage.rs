@@ -114,20 +114,19 @@ impl<'a> Stage<'a> {
         are_they: impl Fn(&[Socket]) -> bool,
     ) -> Result<TaskInfo, Halt> {
         let mut found = None;
-        let mut since: Option<(Instant, (usize, Vec<(u32, u32)>))> = None;
+        let mut still: Option<Still> = None;
         self.until(&format!("the task '{name}' to be stuck in {operation}"), |stage| {
             stage.look()?;
             found = find(&towpath::task::dump(), name, operation);
             if found.is_none() || !are_they(&stage.looked) {
-                since = None;
+                still = None;
                 return Ok(false);
             }
-            let queues = stage.looked.iter().map(|socket| (socket.receive_queue, socket.send_queue)).collect();
-            let now = (stage.deeds.len(), queues);
-            let (began, _) = since.take_if(|(_, before)| *before == now).unwrap_or((Instant::now(), (0, Vec::new())));
-            let stuck = began.elapsed() >= STILL;
-            since = Some((began, now));
-            Ok(stuck)
+            let now = Still::of(stage);
+            if still.as_ref().is_none_or(|before| !before.is_like(&now)) {
+                still = Some(now);
+            }
+            Ok(still.as_ref().is_some_and(|still| still.since.elapsed() >= STILL))
         })?;
         Ok(found.expect("that was waited for"))
     }
@@ -254,6 +253,24 @@ impl<'a> Stage<'a> {
         }
         self.ladder.take(&passed.frame());
         Ok(())
+    }
+}
+
+/// What would change if anything moved.
+struct Still {
+    since: Instant,
+    deeds: usize,
+    queues: Vec<(u32, u32)>,
+}
+
+impl Still {
+    fn of(stage: &Stage<'_>) -> Still {
+        let queues = stage.looked.iter().map(|socket| (socket.receive_queue, socket.send_queue)).collect();
+        Still { since: Instant::now(), deeds: stage.deeds.len(), queues }
+    }
+
+    fn is_like(&self, other: &Still) -> bool {
+        (self.deeds, &self.queues) == (other.deeds, &other.queues)
     }
 }
 
