@@ -31,10 +31,10 @@ use super::error::closed;
 use super::home::Home;
 use super::readiness::{Direction, Mode, Progress};
 use super::sys;
-use crate::lock::{Mutex, lock};
 use crate::runtime::blocking;
 use crate::runtime::park;
 use crate::runtime::wait::{Op, Wait};
+use crate::shim::{Mutex, lock};
 use crate::time::Instant;
 
 #[derive(Debug)]
@@ -55,8 +55,8 @@ pub(super) struct Socket {
     /// Handles that are alive.
     handles: AtomicU32,
     pub(super) home: Home,
-    /// What goes when the connection goes.
-    companion: Mutex<Option<Box<Companion>>>, // boxed twice, for few sockets have one
+    /// What goes when the connection goes. Boxed twice, for few sockets have one.
+    companion: Mutex<Option<Box<Companion>>>,
 }
 
 // As much as an idle connection costs beside its task and its place with the poller: see docs/performance.md.
