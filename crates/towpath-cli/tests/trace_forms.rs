@@ -76,7 +76,8 @@ fn trouble_is_said_in_words() {
 #[test]
 fn the_same_life_is_told_at_every_width() {
     let words = |text: &str| {
-        let mut words: Vec<_> = text.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric)).collect();
+        let mut words: Vec<_> =
+            text.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric)).collect();
         words.sort_unstable();
         words.into_iter().map(str::to_owned).collect::<Vec<_>>()
     };

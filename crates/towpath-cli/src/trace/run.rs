@@ -14,9 +14,9 @@ use towpath::sync::channel::{self, Receiver};
 use towpath::time::Instant;
 
 use super::ends::Ends;
+use super::packets;
 use super::packets::FilePackets;
 use super::present::Presenter;
-use super::packets;
 use super::pump::{Account, Pump};
 use super::queue::{Happening, Queue};
 use super::save::Saver;

@@ -27,7 +27,10 @@ pub(crate) fn apart(name: &str, test: impl FnOnce()) {
     assert!(done.status.success(), "{out}{err}");
     // A name that no test has would pass by doing nothing.
     assert!(out.contains("1 passed"), "{out}{err}");
-    print!("{}", out.lines().filter(|line| line.contains("skipped:")).map(|line| format!("{line}\n")).collect::<String>());
+    print!(
+        "{}",
+        out.lines().filter(|line| line.contains("skipped:")).map(|line| format!("{line}\n")).collect::<String>()
+    );
 }
 
 /// Root stays root, who may use the kernel's tracepoints; others become it in a user namespace.
