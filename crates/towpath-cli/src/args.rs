@@ -24,8 +24,8 @@ use crate::exit::{Exit, Failure};
 use crate::output::Form;
 use crate::output::look::Look;
 use crate::watch::filter::Filter;
-use typed::Typed;
 pub(crate) use trace::{Origin, Trace};
+use typed::Typed;
 pub(crate) use typed::watch::KEYS;
 pub(crate) use watch::{View, Watch};
 

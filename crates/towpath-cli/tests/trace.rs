@@ -103,9 +103,10 @@ impl<'a> Row<'a> {
     /// Nothing if the field is empty.
     fn number(self, field: &str) -> Value {
         let text = self.text(field);
-        let text = text.strip_prefix("0x").map_or_else(|| text.to_owned(), |hex| {
-            i64::from_str_radix(hex, 16).map(|number| number.to_string()).unwrap_or_default()
-        });
+        let text = text.strip_prefix("0x").map_or_else(
+            || text.to_owned(),
+            |hex| i64::from_str_radix(hex, 16).map(|number| number.to_string()).unwrap_or_default(),
+        );
         text.parse::<i64>().map_or(Value::Null, Value::from)
     }
 
@@ -233,7 +234,9 @@ fn what_the_capture_has_missed_is_noticed_where_tshark_notices_it() {
     for (name, rows) in dissected() {
         let (segments, _) = traced(name);
         let ours = segments.iter().position(|segment| {
-            segment["notes"].as_array().is_some_and(|notes| notes.contains(&"acknowledges what was not captured".into()))
+            segment["notes"]
+                .as_array()
+                .is_some_and(|notes| notes.contains(&"acknowledges what was not captured".into()))
         });
         let theirs = rows.iter().position(|row| Row(row).is_set("ack_lost_segment"));
         assert_eq!(ours, theirs, "{name}");

@@ -140,7 +140,8 @@ fn a_file_that_cannot_be_written_is_named() {
 
 #[test]
 fn what_cannot_be_chosen_by_is_told() {
-    let text = "filter state:listen: segments are chosen by port: and addr: alone. For states and processes: towpath watch";
+    let text =
+        "filter state:listen: segments are chosen by port: and addr: alone. For states and processes: towpath watch";
     fails(run(["trace", "state:listen"]), 2, text);
     assert_has(&run(["trace", "-r", "x", "--for", "1s"]).expect_code(2).stderr, "cannot be used with");
     assert_has(&run(["trace", "-r", "x", "-i", "lo"]).expect_code(2).stderr, "cannot be used with");

@@ -40,11 +40,8 @@ fn kernels(filter: &Filter) -> Kernels {
     let ports: Vec<u16> = filter.ports().into_iter().flatten().take(MOST + 1).collect();
     let whole = |prefix: &towpath_diag::Prefix| prefix.length() == if prefix.address().is_ipv4() { 32 } else { 128 };
     let prefixes = filter.addresses();
-    let hosts: Vec<IpAddr> = if prefixes.iter().all(whole) {
-        prefixes.iter().map(|prefix| prefix.address()).collect()
-    } else {
-        Vec::new()
-    };
+    let hosts: Vec<IpAddr> =
+        if prefixes.iter().all(whole) { prefixes.iter().map(|prefix| prefix.address()).collect() } else { Vec::new() };
     Kernels {
         ports: if ports.len() > MOST { Vec::new() } else { ports },
         hosts: if hosts.len() > MOST { Vec::new() } else { hosts },
@@ -57,7 +54,8 @@ fn deaf(interface: &str, error: &OpenError) -> Failure {
     match error {
         OpenError::NotPermitted(_) => {
             // The program as it was found, for setcap wants a file.
-            let path = env::current_exe().map_or_else(|_| "$(command -v towpath)".to_owned(), |path| path.display().to_string());
+            let path = env::current_exe()
+                .map_or_else(|_| "$(command -v towpath)".to_owned(), |path| path.display().to_string());
             let arguments: Vec<_> = iter::once("towpath".to_owned()).chain(env::args().skip(1)).collect();
             failure(Exit::NoPermission, &"listening needs CAP_NET_RAW").hint(format!(
                 "Three ways on: sudo {}; or once and for all: sudo setcap cap_net_raw+ep {path}; or without privilege: \
@@ -135,8 +133,13 @@ impl FilePackets {
 fn unreadable(name: &str, error: &ReadError) -> Failure {
     let shell_name = if name.contains([' ', '\'', '"', '$', '\\']) { format!("{name:?}") } else { name.to_owned() };
     match error {
-        ReadError::NotACapture(_) => Failure::new(Exit::Usage, format!("read {name}: {error}"))
-            .hint(if name == "stdin" { "Try: tcpdump -w - | towpath trace -r -".to_owned() } else { format!("To see what it is: file {shell_name}") }),
+        ReadError::NotACapture(_) => {
+            Failure::new(Exit::Usage, format!("read {name}: {error}")).hint(if name == "stdin" {
+                "Try: tcpdump -w - | towpath trace -r -".to_owned()
+            } else {
+                format!("To see what it is: file {shell_name}")
+            })
+        }
         ReadError::Io { offset, source } => {
             let place = if *offset > 0 { format!(" after byte {offset}") } else { String::new() };
             Failure::new(Exit::Other, format!("read {name}{place}: {}", reason(source)))

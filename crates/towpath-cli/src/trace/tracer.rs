@@ -93,6 +93,9 @@ impl Tracer {
     pub(crate) fn finish(self) -> Vec<Flow> {
         let Tracer { wanted, flows, forgotten, .. } = self;
         let open = flows.finish().into_iter().filter(|flow| flow.ended.is_none());
-        forgotten.into_iter().chain(open.filter(|flow| wanted.conn.is_none_or(|conn| flow.id == FlowId(conn)))).collect()
+        forgotten
+            .into_iter()
+            .chain(open.filter(|flow| wanted.conn.is_none_or(|conn| flow.id == FlowId(conn))))
+            .collect()
     }
 }

@@ -43,7 +43,11 @@ impl OnTerminal {
         tcsetwinsize(&master, winsize(size)).unwrap();
         let before = tcgetattr(&master).unwrap();
         let slave = || {
-            let slave = rustix::fs::open(&name, rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY, rustix::fs::Mode::empty());
+            let slave = rustix::fs::open(
+                &name,
+                rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY,
+                rustix::fs::Mode::empty(),
+            );
             Stdio::from(slave.unwrap())
         };
         // A session of its own, whose terminal this is: then Ctrl-C and hanging up mean what they mean to people.
