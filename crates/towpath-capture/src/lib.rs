@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`segment`] | one frame to one TCP segment, options included |
 //! | [`flow`] | segments to connections |
-//! | [`file`] | pcap and pcapng files to frames, frames to pcapng |
+//! | [`file`](mod@file) | pcap and pcapng files to frames, frames to pcapng |
 //! | [`live`] | frames as they pass, by AF_PACKET (Linux) |
 
 mod frame;

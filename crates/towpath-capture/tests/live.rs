@@ -2,11 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+mod namespace;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use namespace::{in_namespace, ip};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use towpath_capture::LinkType;
 use towpath_capture::file::{About, Interface, Reader, Writer};
@@ -15,42 +18,6 @@ use towpath_capture::live::{Builder, Capture, Event, OpenError, interface_name};
 
 /// Nothing here takes this long.
 const WATCHDOG: Duration = Duration::from_secs(20);
-
-/// Runs the rest of the test of this name in a network namespace of its own; false where that has been done, or cannot be.
-fn in_namespace(test: &str) -> bool {
-    if std::env::var_os("TOWPATH_TEST_NAMESPACE").is_some() {
-        return true;
-    }
-    // Root keeps what it may do outside as well, such as large buffers; others are root of a namespace of users.
-    let arguments: &[&str] =
-        if rustix::process::geteuid().is_root() { &["--net"] } else { &["--net", "--user", "--map-root-user"] };
-    let possible = Command::new("unshare").args(arguments).args(["ip", "link", "set", "lo", "up"]).output();
-    match possible {
-        Ok(output) if output.status.success() => {}
-        why if std::env::var_os("TOWPATH_NO_SKIP").is_some() => panic!("no network namespace: {why:?}"),
-        why => {
-            println!("skipped: no network namespace, and so no CAP_NET_RAW: {why:?}");
-            return false;
-        }
-    }
-    let program = std::env::current_exe().unwrap();
-    let output = Command::new("unshare")
-        .args(arguments)
-        .args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
-        .arg(program)
-        .args(["--exact", test, "--nocapture"])
-        .env("TOWPATH_TEST_NAMESPACE", "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    false
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split_whitespace()).status().unwrap();
-    assert!(status.success(), "ip {arguments}");
-}
 
 /// A connection over which the client says `hello`, is answered, and closes first.
 fn talk(listener: &TcpListener) -> SocketAddr {
@@ -176,7 +143,11 @@ fn a_file_gives_the_same_as_the_wire() {
 
 /// Sends so many bytes over a connection of its own, in pieces of so many.
 fn send(bytes: usize, piece: usize) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    send_to("127.0.0.1:0", bytes, piece);
+}
+
+fn send_to(address: &str, bytes: usize, piece: usize) {
+    let listener = TcpListener::bind(address).unwrap();
     let addr = listener.local_addr().unwrap();
     let client = std::thread::spawn(move || {
         let mut client = TcpStream::connect(addr).unwrap();
@@ -211,6 +182,24 @@ fn long_segments_come_whole_or_cut_as_asked() {
         assert!(longest > 10_000, "loopback does not cut up what the network card would: {longest}");
         assert_eq!(flows.finish()[0].bytes(), 1_000_000);
     }
+}
+
+#[test]
+fn segments_too_long_for_their_length_field_are_read() {
+    if !in_namespace("segments_too_long_for_their_length_field_are_read") {
+        return;
+    }
+    // BIG TCP, since Linux 5.19.
+    ip("link set lo gso_max_size 180000 gro_max_size 180000");
+    let mut capture = Capture::builder().interface("lo").snap_len(100).open().unwrap();
+    send_to("[::1]:0", 4_000_000, 4_000_000);
+    let mut longest = 0;
+    let flows = read_until_ended(&mut capture, 1, |frame| {
+        longest = longest.max(frame.segment().unwrap().unwrap().payload_len);
+    });
+    assert!(longest > 70_000, "{longest}");
+    let flow = &flows.finish()[0];
+    assert_eq!((flow.bytes(), flow.ends.client.sent.gaps), (4_000_000, 0));
 }
 
 #[test]

@@ -113,6 +113,18 @@ fn a_last_byte_that_was_not_acknowledged_is_sent_again_and_keeps_nothing_alive()
 }
 
 #[test]
+fn a_closed_window_repeated_is_no_duplicate_ack() {
+    let mut script = Script::open();
+    script.client(PSH, 1, 1, 500);
+    script.server_with(|segment| segment.window = 0, (ACK, 1, 1, 0));
+    for _ in 0..4 {
+        assert_notes(&script.client(PSH, 1, 1, 500), Notes::RETRANSMISSION | Notes::TIMEOUT);
+        let closed = script.server_with(|segment| segment.window = 0, (ACK, 1, 1, 0));
+        assert_notes(&closed, Notes::ZERO_WINDOW);
+    }
+}
+
+#[test]
 fn a_window_that_moves_along_is_not_full() {
     let mut script = Script::open();
     for seq in (1..5000).step_by(500) {

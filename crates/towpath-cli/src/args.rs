@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod tour;
 mod trace;
 mod typed;
 mod watch;
@@ -24,6 +25,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::Form;
 use crate::output::look::Look;
 use crate::watch::filter::Filter;
+pub(crate) use tour::Tour;
 pub(crate) use trace::{Origin, Trace};
 use typed::Typed;
 pub(crate) use typed::watch::KEYS;
@@ -43,6 +45,7 @@ pub(crate) enum Command {
     Dial(Dial),
     Watch(Watch),
     Trace(Trace),
+    Tour(Tour),
     Tasks(Tasks),
     /// Pages or completions, made of the arguments themselves.
     Generate(Generate),
@@ -149,6 +152,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         typed::Command::Dial(dial) => meant_dial(dial).map(Command::Dial),
         typed::Command::Watch(watch) => Watch::meant(watch, form).map(Command::Watch),
         typed::Command::Trace(trace) => Trace::meant(trace).map(Command::Trace),
+        typed::Command::Tour(tour) => Tour::meant(&tour).map(Command::Tour),
         typed::Command::Tasks(tasks) => Ok(Command::Tasks(tasks.into())),
         typed::Command::Man(man) => meant_man(man).map(Command::Generate),
         typed::Command::Completions(typed) => Ok(Command::Generate(Generate::Completions(typed.shell))),

@@ -2,8 +2,8 @@
 //!
 //! A byte's way through this crate: `args` says what was meant, `serve` or `dial` does it in tasks, `output` prints what
 //! happened, and `exit` says how it ended. `watch` shows what the kernel knows of all that, `trace` what passes on the
-//! wire; `tasks` asks other programs; `generate` prints pages and completions. `kernel` asks what `towpath::net` does not,
-//! `signals` makes messages of signals.
+//! wire, and `tour` all of it in turn; `tasks` asks other programs; `generate` prints pages and completions. `kernel` asks
+//! what `towpath::net` does not, `signals` makes messages of signals.
 
 mod args;
 mod dial;
@@ -14,6 +14,7 @@ mod output;
 mod serve;
 mod signals;
 mod tasks;
+mod tour;
 mod trace;
 mod watch;
 
@@ -40,13 +41,18 @@ fn main() {
 }
 
 /// Runs `command` as a task, on a runtime of its own so that a wrong setting is told as one.
-fn start(form: Form, command: Command) -> Result<Exit, Failure> {
+fn start(form: Form, mut command: Command) -> Result<Exit, Failure> {
+    if let Command::Tour(tour) = &mut command {
+        // While there is no second thread.
+        tour.place = tour::enter()?;
+    }
     let stop = match &command {
         Command::Serve(_) => signals::first_of(signals::STOP),
         Command::Dial(_) => signals::first_of(signals::INTERRUPT),
         Command::Watch(watch) if watch.view == View::Screen => {
             signals::every(watch::screen::SIGNALS, watch::screen::terminal::give_back)
         }
+        Command::Tour(_) => signals::every(signals::STOP, tour::give_back),
         Command::Watch(_) | Command::Trace(_) => signals::first_of(signals::STOP),
         Command::Tasks(_) | Command::Generate(_) => signals::first_of(signals::INTERRUPT),
     };
@@ -79,6 +85,7 @@ fn run(form: Form, command: Command, stop: &Receiver<i32>) -> Exit {
         Command::Dial(dial) => dial::run(&dial, &out, stop),
         Command::Watch(watch) => watch::run(&watch, &out, stop),
         Command::Trace(trace) => trace::run(&trace, &out, stop),
+        Command::Tour(tour) => tour::run(&tour, &out, stop),
         Command::Tasks(tasks) => tasks::run(tasks, form, &out, stop),
         Command::Generate(what) => towpath::task::unblock(move || generate::run(&what)),
     };

@@ -47,7 +47,7 @@ fn without_arguments_it_explains_itself_and_exits_2() {
 
 #[test]
 fn help_has_every_exit_code_and_goes_to_stdout() {
-    for arguments in [&["--help"][..], &["serve", "--help"], &["dial", "--help"]] {
+    for arguments in [&["--help"][..], &["serve", "--help"], &["dial", "--help"], &["watch", "--help"]] {
         let done = run(arguments).expect_code(0);
         for code in ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "77", "130"] {
             assert_has(&done.stdout, &format!("\n{code:>5}  "));
@@ -82,7 +82,9 @@ fn a_wrong_option_exits_2() {
         &["dial", "1", "--idle", "5"],
         &["dial", "1", "--nosuch"],
         &["serve", "--echo", "--discard"],
-        &["watch"],
+        &["trace"],
+        &["watch", "nonsense"],
+        &["watch", "--fail-if", "close-wait>5"],
     ] {
         assert_has(&run(arguments).expect_code(2).stderr, "error: ");
     }

@@ -5,6 +5,7 @@
 mod exact;
 mod format;
 mod joiner;
+mod order;
 mod remnants;
 mod ring;
 mod sampled;

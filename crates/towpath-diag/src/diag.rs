@@ -138,7 +138,7 @@ impl Diag {
         Ok(self.one(&id, want)?.filter(|socket| same(socket.local, local) && socket.peer.is_some() == peer.is_some()))
     }
 
-    /// The same socket again, and as it is now; none if it is gone. What remains of it in TIME-WAIT is not the same.
+    /// The same socket again, and as it is now, be it what is left of it in TIME-WAIT; none if it is gone.
     ///
     /// # Errors
     /// What the kernel has to say; that it is gone is none.
@@ -231,11 +231,12 @@ mod tests {
     use std::net::TcpListener;
 
     use super::{Diag, Filter, Want};
+    use crate::State;
 
     #[test]
     fn two_walks_tell_what_one_does() {
         let listeners = ["127.0.0.1:0", "[::1]:0"].map(|here| TcpListener::bind(here).unwrap());
-        let mut filter = Filter::new();
+        let mut filter = Filter::new().states(State::Listen);
         filter.local.ports = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         let told = |both_at_once| {
             let mut diag = Diag { both_at_once, ..Diag::open().unwrap() };

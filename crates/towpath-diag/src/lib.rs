@@ -47,3 +47,8 @@ pub use owners::{Owner, Owners};
 pub use socket::{Family, Memory, Shutdown, Socket, Timer, TimerKind};
 pub use state::{State, States};
 pub use tcp_info::{CaState, Options, TcpInfo, Value};
+
+/// The example of the README is one that runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

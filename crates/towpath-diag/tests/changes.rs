@@ -174,7 +174,14 @@ fn what_is_left_of_a_closed_socket_is_followed() {
     let port = listener.local_addr().unwrap().port();
     let mut told = Told::exact(&Filter::new().port(port));
     let here = listener.local_addr().unwrap();
-    let client = TcpStream::connect(here).unwrap();
+    // From an address of which nobody else takes a port meanwhile.
+    let connect = |from: SocketAddr| {
+        let fd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&fd, &from).unwrap();
+        rustix::net::connect(&fd, &here).unwrap();
+        TcpStream::from(fd)
+    };
+    let client = connect(SocketAddr::from(([127, 0, 0, 77], 0)));
     let there = client.local_addr().unwrap();
     // Nobody has it any more, and it is in FIN-WAIT-2 until the peer closes, too.
     drop(listener.accept().unwrap());
@@ -184,9 +191,7 @@ fn what_is_left_of_a_closed_socket_is_followed() {
     assert!(!end.exact);
     assert_eq!(told.life(port, SynReceived), [Listen, SynReceived, Established, FinWait1, FinWait2, TimeWait]);
     // The same two ports again: what was left gives way.
-    let again = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    rustix::net::bind(&again, &there).unwrap();
-    rustix::net::connect(&again, &here).unwrap();
+    let _again = connect(there);
     let end = told.until("the end of TIME-WAIT", |change| change.old == TimeWait);
     assert_eq!((end.new, end.local, end.peer), (Closed, here, Some(there)));
     let new = told.until("the new connection", |change| change.local == here && change.new == Established);
@@ -207,6 +212,33 @@ fn only_what_the_filter_admits_is_told() {
     told.until("the end of FIN-WAIT-2", |change| change.old == FinWait2);
     assert_eq!(told.all.len(), 2, "{:#?}", told.all);
     assert!(told.all.iter().all(|change| change.local.port() == there && change.peer.unwrap().port() == here));
+}
+
+#[test]
+fn what_happens_on_several_processors_is_told_in_order() {
+    if !is_root("what_happens_on_several_processors_is_told_in_order") {
+        return;
+    }
+    let listeners = [(); 4].map(|()| bound(PLACES[0]));
+    let filter = listeners.iter().fold(Filter::new(), |filter, of| filter.port(of.local_addr().unwrap().port()));
+    let mut told = Told::exact(&filter);
+    std::thread::scope(|scope| {
+        for listener in &listeners {
+            scope.spawn(move || {
+                for _ in 0..200 {
+                    whole_life(listener.try_clone().unwrap(), PLACES[0].1);
+                }
+            });
+        }
+        let mut ended = 0;
+        while ended < 4 * 200 {
+            told.until("a server's end", |change| change.old == LastAck);
+            ended += 1;
+        }
+    });
+    let exact: Vec<_> = told.all.iter().filter(|change| change.exact).collect();
+    assert!(exact.is_sorted_by_key(|change| change.at));
+    assert!(told.lives().len() >= 4 * 200 * 2);
 }
 
 #[test]
@@ -272,6 +304,9 @@ fn instances_come_and_go() {
     let changes = [(); 2].map(|()| Changes::open(&Filter::new(), INTERVAL).unwrap());
     assert!(!left.exists());
     assert_eq!(ours().len(), 2);
+    // So that the times compare with those of others.
+    let clock = std::fs::read_to_string(instances().join(&ours()[0]).join("trace_clock")).unwrap();
+    assert!(clock.contains("[mono]"), "{clock}");
     drop(changes);
     assert_eq!(ours(), [""; 0]);
 }

@@ -102,3 +102,19 @@ fn each_of_several_listeners_on_one_address_is_found_again() {
         assert_eq!(diag.again(socket, Want::empty()).unwrap().unwrap().cookie, cookie(listener));
     }
 }
+
+#[test]
+fn what_is_left_in_time_wait_is_the_same_socket() {
+    use std::io::Read;
+    let mut pair = Pair::new();
+    let (local, peer) = (pair.client.local_addr().unwrap(), pair.client.peer_addr().unwrap());
+    let mut diag = Diag::open().unwrap();
+    let found = diag.find(local, peer, Want::empty()).unwrap().unwrap();
+    pair.client.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(pair.server.read(&mut [0]).unwrap(), 0);
+    drop(pair.server);
+    assert_eq!(pair.client.read(&mut [0]).unwrap(), 0);
+    let left = diag.find(local, peer, Want::empty()).unwrap().unwrap();
+    assert_eq!((left.state, left.inode), (State::TimeWait, None));
+    assert_eq!(diag.again(&found, Want::empty()).unwrap().map(|socket| socket.state), Some(State::TimeWait));
+}

@@ -24,13 +24,15 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// 127.0.0.1:80, connected to 127.0.0.2:4000, of inode 9.
+/// 127.0.0.1:80, connected to 127.0.0.2:4000, of inode 9, whose cookie has two words.
 fn row() -> Vec<u8> {
     let mut row = vec![0; 72];
     (row[0], row[1], row[2], row[3]) = (2, 1, 1, 3);
     row[4..8].copy_from_slice(&[0, 80, 4000_u16.to_be_bytes()[0], 4000_u16.to_be_bytes()[1]]);
     row[8..12].copy_from_slice(&[127, 0, 0, 1]);
     row[24..28].copy_from_slice(&[127, 0, 0, 2]);
+    row[44..48].copy_from_slice(&5_u32.to_ne_bytes());
+    row[48..52].copy_from_slice(&1_u32.to_ne_bytes());
     row[52..56].copy_from_slice(&250_u32.to_ne_bytes());
     row[68..72].copy_from_slice(&9_u32.to_ne_bytes());
     row
@@ -46,7 +48,7 @@ fn socket(payload: &[u8]) -> Option<Socket> {
 #[test]
 fn a_row_is_read() {
     let socket = socket(&[row(), attribute(8, &[3]), attribute(4, b"cubic\0")].concat()).unwrap();
-    assert_eq!((socket.state, socket.inode), (State::Established, Some(9)));
+    assert_eq!((socket.state, socket.inode, socket.cookie), (State::Established, Some(9), 1 << 32 | 5));
     assert_eq!(
         (socket.local.to_string(), socket.peer.unwrap().to_string()),
         ("127.0.0.1:80".into(), "127.0.0.2:4000".into())

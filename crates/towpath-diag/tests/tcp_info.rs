@@ -150,3 +150,110 @@ fn fields_are_listed_by_name() {
     assert!(fields.contains(&("options", Value::Options(info.options().unwrap()))));
     assert!(format!("{info:?}").contains("bytes_sent: 190000"));
 }
+
+/// Where the fields behind the first eight octets are in Linux 6.18, by its type information.
+const OFFSETS: [(&str, u64); 58] = [
+    ("rto", 8),
+    ("ato", 12),
+    ("snd_mss", 16),
+    ("rcv_mss", 20),
+    ("unacked", 24),
+    ("sacked", 28),
+    ("lost", 32),
+    ("retrans", 36),
+    ("last_data_sent", 44),
+    ("last_data_recv", 52),
+    ("last_ack_recv", 56),
+    ("pmtu", 60),
+    ("rcv_ssthresh", 64),
+    ("rtt", 68),
+    ("rttvar", 72),
+    ("snd_ssthresh", 76),
+    ("snd_cwnd", 80),
+    ("advmss", 84),
+    ("reordering", 88),
+    ("rcv_rtt", 92),
+    ("rcv_space", 96),
+    ("total_retrans", 100),
+    ("pacing_rate", 104),
+    ("max_pacing_rate", 112),
+    ("bytes_acked", 120),
+    ("bytes_received", 128),
+    ("segs_out", 136),
+    ("segs_in", 140),
+    ("notsent_bytes", 144),
+    ("min_rtt", 148),
+    ("data_segs_in", 152),
+    ("data_segs_out", 156),
+    ("delivery_rate", 160),
+    ("busy_time", 168),
+    ("rwnd_limited", 176),
+    ("sndbuf_limited", 184),
+    ("delivered", 192),
+    ("delivered_ce", 196),
+    ("bytes_sent", 200),
+    ("bytes_retrans", 208),
+    ("dsack_dups", 216),
+    ("reord_seen", 220),
+    ("rcv_ooopack", 224),
+    ("snd_wnd", 228),
+    ("rcv_wnd", 232),
+    ("rehash", 236),
+    ("total_rto", 240),
+    ("total_rto_recoveries", 242),
+    ("total_rto_time", 244),
+    ("received_ce", 248),
+    ("delivered_e1_bytes", 252),
+    ("delivered_e0_bytes", 256),
+    ("delivered_ce_bytes", 260),
+    ("received_e1_bytes", 264),
+    ("received_e0_bytes", 268),
+    ("received_ce_bytes", 272),
+    ("accecn_fail_mode", 276),
+    ("accecn_opt_seen", 278),
+];
+
+#[test]
+fn each_field_is_read_from_its_offset() {
+    // Each field holds its own offset, the rest of it being 0.
+    let mut bytes = [0; 280];
+    for (_, offset) in OFFSETS {
+        let low = offset as usize;
+        bytes[low..low + 2].copy_from_slice(&(offset as u16).to_ne_bytes());
+    }
+    let info = TcpInfo::new(&bytes);
+    let fields: Vec<_> = info.fields().filter(|(name, _)| OFFSETS.iter().any(|known| known.0 == *name)).collect();
+    assert_eq!(fields.iter().map(|field| field.0).collect::<Vec<_>>(), OFFSETS.map(|known| known.0));
+    for ((name, value), (_, offset)) in fields.into_iter().zip(OFFSETS) {
+        let millis = name.starts_with("last_") || name == "total_rto_time";
+        let number = match value {
+            Value::Number(number) => number,
+            Value::Time(time) if millis => time.as_millis() as u64,
+            Value::Time(time) => time.as_micros() as u64,
+            other => panic!("{name}: {other:?}"),
+        };
+        assert_eq!(number, offset, "{name}");
+    }
+}
+
+#[test]
+fn values_that_mean_not_known_are_not_there() {
+    let all = TcpInfo::new(&[255; 280]);
+    assert_eq!((all.min_rtt(), all.pacing_rate(), all.max_pacing_rate(), all.snd_ssthresh()), (None, None, None, None));
+    assert_eq!((all.ca_state(), all.delivery_rate_app_limited()), (Some(CaState::Other(255)), Some(true)));
+    assert_eq!(
+        (all.fastopen_client_fail(), all.snd_wscale(), all.options()),
+        (Some(3), Some(15), Some(Options::all()))
+    );
+    let none = TcpInfo::new(&[0; 280]);
+    assert_eq!((none.rtt(), none.min_rtt(), none.rcv_rtt(), none.ato()), (None, None, None, None));
+    assert_eq!((none.rcv_wscale(), none.rttvar()), (None, Some(Duration::ZERO)));
+    // Which nibble and which bits are whose.
+    let mut bits = [0; 8];
+    (bits[5], bits[6], bits[7]) = (4, 0x97, 0b101);
+    let bits = TcpInfo::new(&bits);
+    if cfg!(target_endian = "little") {
+        assert_eq!((bits.snd_wscale(), bits.rcv_wscale()), (Some(7), Some(9)));
+        assert_eq!((bits.delivery_rate_app_limited(), bits.fastopen_client_fail()), (Some(true), Some(2)));
+    }
+}

@@ -80,6 +80,7 @@ impl Instant {
     }
 
     /// The count itself, never 0, for atomics that use 0 to say "none".
+    #[inline]
     pub(crate) fn as_nanos(self) -> u64 {
         self.nanos.max(1)
     }

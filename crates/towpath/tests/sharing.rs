@@ -11,6 +11,7 @@ use common::{
     CALLERS, Caller, PATIENCE, has_event, narrow_pair, on_each_poller, on_tasks_and_threads, on_thread, pair,
     pair_with_std, until, until_waiters, until_waiting, watchdog,
 };
+use rustix::net::sockopt;
 use towpath::Runtime;
 use towpath::net::{TcpListener, TcpStream, is_closed};
 use towpath::time::{Duration, Instant};
@@ -191,6 +192,52 @@ fn a_socket_is_read_by_one_worker_and_written_by_another() {
         assert_eq!(drained, 200_000);
         writer.join().unwrap();
     });
+}
+
+/// Waits to read `stream`, then to write to it, each as it is told, and sees both come to an end.
+fn read_then_write(reads: Caller, writes: Caller, (stream, mut peer): (TcpStream, impl Read + Write)) {
+    const LEN: usize = 200_000;
+    let (reading, writing) = (stream.try_clone().unwrap(), stream.try_clone().unwrap());
+    let reader = reads.wait_in("read", &stream, move || (&reading).read_exact(&mut [0; 5]).unwrap());
+    for _ in 0..2 {
+        let writing = writing.try_clone().unwrap();
+        let writer = writes.wait_in("write", &stream, move || (&writing).write_all(&[0; LEN]).unwrap());
+        peer.read_exact(&mut [0; LEN]).unwrap();
+        writer.join().unwrap();
+    }
+    peer.write_all(b"hello").unwrap();
+    reader.join().unwrap();
+}
+
+#[test]
+fn who_writes_is_woken_on_a_socket_that_has_been_waited_on_to_read_alone() {
+    on_each_poller(|| {
+        for reads in CALLERS {
+            for writes in CALLERS {
+                read_then_write(reads, writes, narrow_pair());
+            }
+        }
+    });
+}
+
+#[test]
+fn writing_is_registered_once_somebody_waits_to_write() {
+    let name = "writing_is_registered_once_somebody_waits_to_write";
+    let trace = common::traced(name, &["-E", "TOWPATH_POLLER=os", "-e", "trace=epoll_ctl"], || {
+        // Accepted ones, for connecting waits to write.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        sockopt::set_socket_send_buffer_size(&listener, 4096).unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        sockopt::set_socket_recv_buffer_size(&peer, 4096).unwrap();
+        read_then_write(Caller::Task, Caller::Task, (listener.accept().unwrap().0, peer));
+    });
+    let Some(trace) = trace else { return };
+    // Urgent data is of interest on sockets alone.
+    let lines = |what: &str| trace.lines().filter(|line| line.contains(what)).collect::<Vec<_>>();
+    let widened = lines("EPOLL_CTL_MOD");
+    assert!(lines("EPOLL_CTL_ADD").iter().any(|line| line.contains("EPOLLPRI")), "{trace}");
+    assert!(lines("EPOLL_CTL_ADD").iter().all(|line| !line.contains("EPOLLOUT")), "{trace}");
+    assert!(widened.len() == 1 && widened[0].contains("EPOLLOUT"), "{trace}");
 }
 
 #[test]

@@ -130,6 +130,27 @@ fn a_stack_is_as_large_as_was_asked_for() {
 }
 
 #[test]
+fn a_task_that_gets_no_stack_ends_as_if_it_had_panicked_and_drops_what_it_captured() {
+    // The limit is the process's.
+    alone("a_task_that_gets_no_stack_ends_as_if_it_had_panicked_and_drops_what_it_captured", || {
+        let pages: u64 =
+            std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
+        let most = Some(pages * rustix::param::page_size() as u64 + (512 << 20));
+        let limit = rustix::process::Rlimit { current: most, maximum: most };
+        rustix::process::setrlimit(rustix::process::Resource::As, limit).unwrap();
+        let captured = Arc::new(());
+        let held = captured.clone();
+        let large = Builder::new().stack_size(1 << 30).spawn(move || drop(held)).unwrap();
+        let id = large.task().id();
+        let panic = large.join().unwrap_err().into_panic();
+        let message = panic.downcast_ref::<String>().unwrap();
+        assert!(message.starts_with(&format!("no stack for task {id}: mmap of 1048576 KiB")), "{message}");
+        assert_eq!(Arc::strong_count(&captured), 1);
+        spawn(|| ()).join().unwrap(); // its worker goes on
+    });
+}
+
+#[test]
 fn a_stack_size_out_of_range_is_invalid_input() {
     on_tasks_and_threads(|| {
         for (size, said) in [

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, BufReader, ErrorKind, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::{error, fmt};
 
@@ -183,20 +183,15 @@ impl<R: Read> Input<R> {
 
     /// Reads until the block has this length. False if the file ends where the block would have begun.
     pub(super) fn take(&mut self, len: usize) -> Result<bool, ReadError> {
-        let missing = len.saturating_sub(self.bytes.len());
         // Grows as bytes come: a length that lies costs no memory.
-        let read = loop {
-            let left = len - self.bytes.len();
-            match self.input.by_ref().take(left as u64).read_to_end(&mut self.bytes) {
-                Ok(_) => break self.bytes.len() >= len,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(source) => return Err(ReadError::Io { offset: self.offset, source }),
-            }
-        };
-        match read {
-            true => Ok(true),
-            false if self.bytes.is_empty() && missing > 0 => Ok(false),
-            false => Err(ReadError::Truncated { offset: self.offset }),
+        let left = (len - self.bytes.len().min(len)) as u64;
+        if let Err(source) = self.input.by_ref().take(left).read_to_end(&mut self.bytes) {
+            return Err(ReadError::Io { offset: self.offset, source });
+        }
+        match self.bytes.len() {
+            there if there >= len => Ok(true),
+            0 => Ok(false),
+            _ => Err(ReadError::Truncated { offset: self.offset }),
         }
     }
 

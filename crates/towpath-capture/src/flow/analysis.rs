@@ -127,6 +127,8 @@ fn acknowledgement(
     let same_window = tracks[from].last_window == segment.window;
     let grown = segment.window > tracks[from].last_window;
     let bare = segment.seq_len() == 0 && probe == Probe::None;
+    // What repeats itself with a closed window has no room, and misses nothing.
+    let open = segment.window > 0;
     let track = &mut tracks[to];
 
     let mut notes = Notes::empty();
@@ -141,7 +143,9 @@ fn acknowledgement(
         notes |= match track.probe {
             Probe::KeepAlive => Notes::KEEP_ALIVE_ACK,
             Probe::Window => Notes::WINDOW_PROBE_ACK,
-            Probe::None if ack < track.next && ack >= track.acked && (same_window || sacks) => Notes::DUPLICATE_ACK,
+            Probe::None if ack < track.next && ack >= track.acked && open && (same_window || sacks) => {
+                Notes::DUPLICATE_ACK
+            }
             Probe::None if grown => Notes::WINDOW_UPDATE,
             Probe::None => Notes::empty(),
         };

@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 
 use super::analysis;
-use super::flow::{Counts, End};
+use super::flow::End;
 use super::track::Track;
-use super::{Flow, FlowId, Notes, Side, Sides, State, Step, Verdict};
-use crate::segment::{Ecn, Flags, Segment};
+use super::{Counts, Flow, FlowId, Notes, Side, Sides, State, Step, Verdict};
+use crate::segment::{Flags, Segment};
 
 /// A connection and what is needed to read its next segment.
 #[derive(Debug)]
@@ -119,7 +119,10 @@ impl Connection {
         let before = analysis::Before { seq, ack, states, handshake: self.flow.handshake, window: step.window };
         let (notes, new_bytes) = analysis::read(segment, &before, &mut self.tracks, (from, to));
         step.notes = notes;
-        self.count(segment, from, notes, new_bytes);
+        self.flow.ends[from].sent.add(segment, notes, new_bytes);
+        if segment.flags.intersects(Flags::FIN | Flags::RST) {
+            self.flow.closed_first.get_or_insert(from);
+        }
         self.move_states(segment, (from, to), ack);
         self.judge(segment, (from, to), states);
         step.after = self.states();
@@ -217,46 +220,6 @@ impl Connection {
         if !track.fin_delivered && track.fin.is_some_and(|fin| track.seen.low() > fin) {
             track.fin_delivered = true;
             self.flow.ends[to].state = self.flow.ends[to].state.after_fin();
-        }
-    }
-
-    fn count(&mut self, segment: &Segment<'_>, from: Side, notes: Notes, new_bytes: u64) {
-        let sent = &mut self.flow.ends[from].sent;
-        sent.bytes += new_bytes;
-        if notes.contains(Notes::RETRANSMISSION) {
-            sent.retransmitted_bytes += u64::from(segment.payload_len) - new_bytes;
-        }
-        let opens = segment.flags.contains(Flags::SYN);
-        let tallies = [
-            (&mut sent.retransmissions, notes.contains(Notes::RETRANSMISSION)),
-            (&mut sent.fast_retransmissions, notes.contains(Notes::FAST)),
-            (&mut sent.timeout_retransmissions, notes.contains(Notes::TIMEOUT)),
-            (&mut sent.spurious_retransmissions, notes.contains(Notes::SPURIOUS)),
-            (&mut sent.out_of_order, notes.contains(Notes::OUT_OF_ORDER)),
-            (&mut sent.gaps, notes.contains(Notes::GAP)),
-            (&mut sent.unseen_acked, notes.contains(Notes::UNSEEN_ACKED)),
-            (&mut sent.duplicate_acks, notes.contains(Notes::DUPLICATE_ACK)),
-            (&mut sent.sacks, notes.contains(Notes::SACK)),
-            (&mut sent.duplicate_sacks, notes.contains(Notes::DUPLICATE_SACK)),
-            (&mut sent.keep_alives, notes.contains(Notes::KEEP_ALIVE)),
-            (&mut sent.zero_windows, notes.contains(Notes::ZERO_WINDOW)),
-            (&mut sent.window_probes, notes.contains(Notes::WINDOW_PROBE)),
-            (&mut sent.window_fulls, notes.contains(Notes::WINDOW_FULL)),
-            (&mut sent.congestion_marks, segment.ecn == Ecn::Congested),
-            // In a SYN these two ask for ECN.
-            (&mut sent.congestion_echoes, segment.flags.contains(Flags::ECE) && !opens),
-            (&mut sent.congestion_reductions, segment.flags.contains(Flags::CWR) && !opens),
-            (&mut sent.pushes, segment.flags.contains(Flags::PSH)),
-            (&mut sent.urgents, segment.flags.contains(Flags::URG)),
-            (&mut sent.syns, opens),
-            (&mut sent.fins, segment.flags.contains(Flags::FIN)),
-            (&mut sent.resets, segment.flags.contains(Flags::RST)),
-        ];
-        for (tally, holds) in tallies {
-            *tally += u64::from(holds);
-        }
-        if segment.flags.intersects(Flags::FIN | Flags::RST) {
-            self.flow.closed_first.get_or_insert(from);
         }
     }
 

@@ -23,6 +23,7 @@
 
 mod analysis;
 mod connection;
+mod counts;
 #[allow(clippy::module_inception, reason = "the folder's main type")]
 mod flow;
 mod flows;
@@ -31,9 +32,12 @@ mod side;
 mod state;
 mod step;
 mod track;
+mod verdict;
 
-pub use flow::{Counts, End, Flow, FlowId, Verdict};
+pub use counts::Counts;
+pub use flow::{End, Flow, FlowId};
 pub use flows::{Flows, Limits};
 pub use side::{Side, Sides};
 pub use state::State;
 pub use step::{Notes, Step};
+pub use verdict::Verdict;

@@ -19,6 +19,7 @@
 //!             }
 //!         }
 //!         Event::Down => eprintln!("lo is down"),
+//!         _ => {}
 //!     }
 //! }
 //! println!("{} dropped", capture.stats()?.dropped);

@@ -96,6 +96,13 @@ pub(super) enum Command {
     #[command(after_long_help = trace::ABOUT_TRACE)]
     Trace(trace::Trace),
 
+    /// Show what TCP is doing, step by step, on a connection of its own
+    ///
+    /// The life of one connection, from listen to TIME-WAIT, with what each step looks like to the tasks, on the wire and
+    /// in the kernel's table. Nothing has to be prepared, and nothing else on this machine is touched.
+    #[command(after_long_help = tour::ABOUT_TOUR)]
+    Tour(tour::Tour),
+
     /// Show the tasks of a running program, and what each waits for
     ///
     /// Asks a program on the towpath library for its tasks: a line for each, with what it waits in and on (the socket's
@@ -297,18 +304,18 @@ Exit codes:
 /// What the keys of `watch` do. `watch` itself shows it too.
 macro_rules! keys {
     () => {
-        "\
-  q            quit; in a detail, the help or the filter line: back
-  ?            this help
-  up down      choose a socket (also j k, PgUp PgDn, Home End)
-  Enter        all about it: tcp_info, what limits it, memory, timers, history, task
-  /            change the filter; Enter applies it, Esc leaves it
-  s S          sort by the next column; turn the order round
-  space        pause and go on
-  e            show or hide the history of states
-  t            show or hide TIME-WAIT
-  T            show or hide the task column
-  w            write the segments of the chosen connection to a pcapng file (needs CAP_NET_RAW); w again stops"
+        "  q          quit; on a page or in the filter line: back (also Esc)
+  ?          help
+  up down    choose a socket (also j k PgUp PgDn Home End)
+  Enter      all about it: tcp_info, what limits it, memory, timer, history, task
+  /          change the filter; Enter applies it, Esc leaves it
+  s S        sort by the next column; turn the order round
+  space      pause, and go on
+  e          show or hide the history of states
+  t          show or hide TIME-WAIT
+  T          show or hide the task column
+  w          write the segments of the chosen connection (or port) to a pcapng file in this
+             folder, until w comes again; needs CAP_NET_RAW"
     };
 }
 
@@ -318,6 +325,7 @@ Examples:
   towpath serve 8330         in one terminal
   towpath dial 8330          in another: the time arrives; type a line, then Ctrl-D
   towpath watch 8330         in a third: both ends of it, as the kernel sees them
+  towpath tour               or all that TCP does, step by step, with nothing to prepare
   towpath tasks              in a fourth: what each of the server's tasks waits for
 
 Environment:
@@ -379,5 +387,6 @@ Examples:
   towpath completions fish >~/.config/fish/completions/towpath.fish";
 
 // After the macros that it uses.
+pub(super) mod tour;
 pub(super) mod trace;
 pub(super) mod watch;

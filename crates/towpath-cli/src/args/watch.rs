@@ -45,7 +45,7 @@ impl Watch {
         let filter = filter.map_err(|e| Failure::new(Exit::Usage, format!("filter {e}")).hint(FILTER_FORMS))?;
         let view = if typed.events {
             View::Events
-        } else if typed.once || matches!(form, Form::Json) || !stdout().is_terminal() {
+        } else if typed.once || matches!(form, Form::Json) || !stdout().is_terminal() || is_dumb() {
             View::Snapshots
         } else {
             View::Screen
@@ -65,6 +65,11 @@ impl Watch {
             resolve: typed.resolve,
         })
     }
+}
+
+/// Whether the terminal can do nothing but print.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
 /// What a filter may look like, for those who wrote another.

@@ -17,8 +17,8 @@ use crate::args::Mode;
 use crate::exit::Exit;
 use crate::kernel::{Path, SynOptions};
 use crate::tasks::endpoint::Task;
-use crate::trace;
 use crate::watch::object::{Object, shown};
+use crate::{tour, trace};
 
 /// Something that happened.
 #[derive(Debug, Serialize)]
@@ -135,6 +135,8 @@ pub(crate) enum Event<'a> {
         #[serde(rename = "after_us", serialize_with = "some_micros", skip_serializing_if = "Option::is_none")]
         after: Option<Duration>,
     },
+    /// `watch`: segments were written to a file.
+    Recorded { file: String, segments: u64, dropped: u64 },
     /// `watch --events`: so many changes, at least, came too fast to be told.
     Lost { changes: u64 },
 
@@ -190,6 +192,48 @@ pub(crate) enum Event<'a> {
         task: &'a Task,
     },
 
+    /// `tour` begins.
+    Touring {
+        /// Nobody else is in its network.
+        own_network: bool,
+        /// Segments can be seen.
+        segments: bool,
+        /// Why it has no network of its own.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<&'a str>,
+    },
+    /// `tour`: a step begins; what will happen, in words.
+    Step { step: u32, name: &'a str, text: &'a str },
+    /// `tour`: what a task did.
+    Deed {
+        step: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        task: Option<u64>,
+        /// The task's name.
+        name: &'a str,
+        #[serde(flatten)]
+        deed: &'a tour::Deed,
+    },
+    /// `tour`: a task that cannot go on, and what it waits for.
+    Parked {
+        task: u64,
+        name: &'a str,
+        op: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        local: Option<SocketAddr>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<SocketAddr>,
+        #[serde(rename = "waited_us", serialize_with = "micros")]
+        waited: Duration,
+        spawned_at: String,
+    },
+    /// `tour`: what there was to see in a step, in words.
+    Remark { step: u32, text: &'a str },
+    /// `tour --step`: a key is waited for, or a line.
+    Key { next: &'a str, single: bool },
+    /// `tour` is over, and all that could be seen was.
+    Toured { segments: u64, next: &'a [&'a str] },
+
     /// The command fails, or one dial of several does.
     Error {
         error: &'a str,
@@ -214,6 +258,7 @@ impl Event<'_> {
                 | Event::State { .. }
                 | Event::Segment(_)
                 | Event::Connection(_)
+                | Event::Toured { .. }
                 | Event::Program { .. }
                 | Event::Task { .. }
         )

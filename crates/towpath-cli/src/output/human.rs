@@ -115,6 +115,10 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
                 paint(ASIDE, &format!("{after}{seen}"))
             )
         }
+        Event::Recorded { file, segments, dropped } => {
+            let lost = if *dropped > 0 { format!("; {dropped} were dropped") } else { String::new() };
+            format!("{segments} segments are in {file}{lost}")
+        }
         Event::Lost { changes } => {
             paint(TROUBLE, &format!("{changes} changes or more are not told: they came faster than they could be read"))
         }
@@ -123,8 +127,23 @@ pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
             format!("tracing {what} on {interface}            {}", paint(ASIDE, "ctrl-c stops"))
         }
         Event::Down => paint(TROUBLE, "the interface is down; when it comes up again, this goes on"),
-        // `trace` draws these itself.
+        // `trace` draws these itself, and `tour` those.
         Event::Segment(_) | Event::Connection(_) => return String::new(),
+        Event::Step { .. } | Event::Deed { .. } | Event::Parked { .. } => return String::new(),
+        Event::Remark { .. } | Event::Toured { .. } => return String::new(),
+        Event::Touring { own_network: true, .. } => {
+            let aside = "in a network namespace of its own, which ends with it; nothing else is touched";
+            format!("{}\n\n", paint(ASIDE, aside))
+        }
+        Event::Touring { segments, why, .. } => {
+            let seen = if *segments { "" } else { "; there will be no segments to see" };
+            let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+            format!("{}\n\n", paint(TROUBLE, &format!("on the loopback interface of this machine{seen}{why}")))
+        }
+        Event::Key { next, single } => {
+            let (key, quit) = if *single { ("any key", "q") } else { ("Enter", "q Enter") };
+            paint(ASIDE, &format!("\n-- {key}: {next}; {quit}: the end --"))
+        }
         Event::NotShown { segments } => {
             paint(TROUBLE, &format!("{segments} segments are not shown: the output does not take them fast enough"))
         }

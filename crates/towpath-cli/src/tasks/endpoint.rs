@@ -148,25 +148,18 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     found
 }
 
-/// Where the library puts its sockets: by this process's environment, and where that of others is likely to have them.
+/// Where the library puts its sockets, going by this process's environment; for root also where it does for others, which
+/// is beside that.
 fn folders() -> Vec<PathBuf> {
-    let temporary = [env::temp_dir(), "/tmp".into()];
+    let uid = geteuid();
+    let temporary = env::temp_dir();
     let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-    if geteuid().is_root() {
-        let named = |folder: &Path| entries(folder).filter(|path| has_prefix(path, "towpath-")).collect::<Vec<_>>();
-        let users = entries(Path::new("/run/user")).map(|user| user.join("towpath"));
-        runtime
-            .map(|path| path.join("towpath"))
-            .into_iter()
-            .chain(users)
-            .chain(temporary.iter().flat_map(|t| named(t)))
-            .collect()
-    } else {
-        let uid = geteuid().as_raw();
-        let users = PathBuf::from(format!("/run/user/{uid}"));
-        let runtimes = runtime.into_iter().chain([users]).map(|path| path.join("towpath"));
-        runtimes.chain(temporary.map(|path| path.join(format!("towpath-{uid}")))).collect()
+    let runtime = runtime.unwrap_or_else(|| format!("/run/user/{}", uid.as_raw()).into());
+    if !uid.is_root() {
+        return vec![runtime.join("towpath"), temporary.join(format!("towpath-{}", uid.as_raw()))];
     }
+    let users = runtime.parent().into_iter().flat_map(entries).map(|user| user.join("towpath"));
+    users.chain(entries(&temporary).filter(|path| has_prefix(path, "towpath-"))).collect()
 }
 
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {

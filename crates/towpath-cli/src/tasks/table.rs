@@ -38,7 +38,7 @@ pub(super) fn text(dump: &Dump, look: Look) -> String {
         counted(workers, "worker")
     );
     for worker in &dump.silent {
-        let aside = "does not answer: the task that it runs holds it up";
+        let aside = "does not answer: the task that it runs holds it up, or the machine is too busy";
         _ = writeln!(table, "{} {aside}", look.paint(TROUBLE, &escaped(worker)));
     }
     let header = COLUMNS.map(str::to_owned);

@@ -13,7 +13,7 @@
 
 mod data;
 mod ends;
-mod fit;
+pub(crate) mod fit;
 mod ladder;
 mod lines;
 pub(crate) mod object;
@@ -33,8 +33,11 @@ use towpath::sync::channel::Receiver;
 use crate::args::Trace;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-pub(crate) use present::Shape;
-pub(crate) use tracer::Wanted;
+pub(crate) use ends::Ends;
+pub(crate) use present::{Presenter, Shape};
+pub(crate) use run::columns;
+pub(crate) use tracer::{Tracer, Wanted};
+pub(crate) use words::Told;
 
 /// Shows what was asked for until it is told to stop.
 pub(crate) fn run(options: &Trace, out: &Output, stop: &Receiver<i32>) -> Result<Exit, Failure> {

@@ -218,7 +218,7 @@ impl Show<'_> {
 }
 
 /// How wide the terminal is that stdout is; or COLUMNS, or 100.
-fn columns() -> usize {
+pub(crate) fn columns() -> usize {
     let stdout = io::stdout();
     let terminal = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten();
     let columns = terminal.map(|size| usize::from(size.ws_col)).filter(|&columns| columns > 0);

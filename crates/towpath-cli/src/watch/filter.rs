@@ -167,11 +167,9 @@ impl Filter {
         }
         match word.split_once(':') {
             None | Some(("", _)) => self.ports.push(ports(word.trim_start_matches(':')).map_err(unclear)?),
-            Some(("port", values)) => each(values, |value| Ok(self.ports.push(ports(value)?))).map_err(unclear)?,
-            Some(("state", values)) => each(values, |value| Ok(self.states.push(state(value)?))).map_err(unclear)?,
-            Some(("addr", values)) => {
-                each(values, |value| Ok(self.addresses.push(prefix(value)?))).map_err(unclear)?;
-            }
+            Some(("port", values)) => self.ports.extend(each(values, ports).map_err(unclear)?),
+            Some(("state", values)) => self.states.extend(each(values, state).map_err(unclear)?),
+            Some(("addr", values)) => self.addresses.extend(each(values, prefix).map_err(unclear)?),
             Some(("process", value)) => self.processes.push(process(value).map_err(unclear)?),
             Some((key, _)) => {
                 return Err(unclear(format!("no key is called {key}; there are port: state: addr: process:")));
@@ -197,10 +195,10 @@ fn words(typed: &str) -> Vec<&str> {
     words
 }
 
-fn each(values: &str, mut add: impl FnMut(&str) -> Result<(), String>) -> Result<(), String> {
-    values
-        .split(',')
-        .try_for_each(|value| if value.is_empty() { Err("something is missing".into()) } else { add(value) })
+/// What each of some values with commas between is.
+fn each<T>(values: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    let read = |value| if str::is_empty(value) { Err("something is missing".into()) } else { read(value) };
+    values.split(',').map(read).collect()
 }
 
 /// `8330`, `8000-8100`.

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 
 use towpath_diag::{Change, State};
 
-use super::table::{Ends, KEPT, Moment, Since};
+use super::table::{Ends, KEPT, Moment, Since, TIME_WAIT};
 
 /// How many changes are kept for the history of all.
 const RECENT: usize = 1_000;
@@ -101,8 +101,20 @@ impl Lives {
     /// Forgets those whose rows are not kept any more either.
     pub(crate) fn forget_ended(&mut self, now: Moment) {
         self.by_ends.retain(|_, life| {
-            life.last().is_some_and(|last| last.new != State::Closed || now.saturating_sub(last.at) < KEPT)
+            let Some(last) = life.last() else { return false };
+            let ago = now.saturating_sub(last.at);
+            match last.new {
+                State::Closed => ago < KEPT,
+                // Its end need not be told.
+                State::TimeWait => ago < TIME_WAIT + KEPT,
+                _ => true,
+            }
         });
+    }
+
+    /// Forgets the lives, but not the latest changes: some were lost, and what the lives say may not be true any more.
+    pub(crate) fn distrust(&mut self) {
+        self.by_ends.clear();
     }
 
     /// Forgets everything.
@@ -163,6 +175,25 @@ mod tests {
         assert_eq!(lives.of(&ended.ends).len(), 1);
         lives.forget_ended(KEPT + Duration::from_millis(2));
         assert_eq!((lives.of(&ended.ends).len(), lives.of(&lasting.ends).len()), (0, 1));
+    }
+
+    #[test]
+    fn time_wait_ends_by_itself() {
+        let mut lives = Lives::default();
+        let waits = lives.add(step(0, 1, State::FinWait2, State::TimeWait));
+        lives.forget_ended(TIME_WAIT);
+        assert_eq!(lives.of(&waits.ends).len(), 1);
+        lives.forget_ended(TIME_WAIT + KEPT);
+        assert_eq!(lives.of(&waits.ends).len(), 0);
+    }
+
+    #[test]
+    fn what_may_not_be_true_any_more_is_not_believed() {
+        let mut lives = Lives::default();
+        let step = lives.add(step(1, 1, State::SynSent, State::Established));
+        lives.distrust();
+        assert_eq!(lives.since(&step.ends, State::Established), None);
+        assert_eq!(lives.recent().count(), 1);
     }
 
     #[test]

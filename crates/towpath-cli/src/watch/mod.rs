@@ -14,7 +14,7 @@
 //! threads, for it calls the kernel and the terminal, which may take their time; tasks only wait for its end.
 
 pub(crate) mod check;
-mod columns;
+pub(crate) mod columns;
 mod endpoints;
 mod events;
 mod feed;
@@ -23,14 +23,14 @@ mod lives;
 pub(crate) mod names;
 pub(crate) mod object;
 mod order;
-mod plain;
+pub(crate) mod plain;
 pub(crate) mod screen;
 mod snapshots;
 mod source;
 mod table;
-mod tasks;
+pub(crate) mod tasks;
 mod wait;
-mod watcher;
+pub(crate) mod watcher;
 
 use signal_hook::consts::SIGINT;
 use signal_hook::low_level::emulate_default_handler;
@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Watch, out: &Output, stop: &Receiver<i32>) -> Result
         let (options, out, stop) = (options.clone(), out.clone(), stop.clone());
         move || match (options.view, out.form()) {
             (View::Events, _) => events::run(&options, &out, &stop),
-            (View::Screen, Form::Human { stdout, .. }) => screen::run(&options, stdout, &stop),
+            (View::Screen, Form::Human { stdout, .. }) => screen::run(&options, &out, stdout, &stop),
             (View::Screen | View::Snapshots, _) => snapshots::run(&options, &out, &stop),
         }
     });

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use towpath_diag::State;
@@ -62,8 +63,9 @@ impl Order {
         matches!(self.by, By::Rtt | By::Retrans)
     }
 
-    /// Which of two rows comes first. `since` tells when a row came into its state.
-    pub(crate) fn compare(self, a: &Row, b: &Row, since: impl Fn(&Row) -> Since) -> Ordering {
+    /// Which of two rows comes first. `since` tells when a row came into its state, `served` on which ports of this machine
+    /// somebody listens.
+    pub(crate) fn compare(self, a: &Row, b: &Row, since: impl Fn(&Row) -> Since, served: &HashSet<u16>) -> Ordering {
         let order = match self.by {
             By::Connection => Ordering::Equal,
             By::State => rank(a.state).cmp(&rank(b.state)),
@@ -75,7 +77,8 @@ impl Order {
             By::Rtt => Reverse(a.path.and_then(|path| path.rtt)).cmp(&Reverse(b.path.and_then(|path| path.rtt))),
             By::Retrans => b.path.and_then(|path| path.retrans).cmp(&a.path.and_then(|path| path.retrans)),
         };
-        let order = order.then_with(|| connection(a).cmp(&connection(b))).then_with(|| a.cookie.cmp(&b.cookie));
+        let order =
+            order.then_with(|| connection(a, served).cmp(&connection(b, served))).then_with(|| a.cookie.cmp(&b.cookie));
         if self.reversed { order.reverse() } else { order }
     }
 }
@@ -97,12 +100,14 @@ impl By {
     }
 }
 
-/// Listeners; then by service, which is the end with the lower port, and by client; of the two ends the client's first.
-fn connection(row: &Row) -> (bool, u16, SocketAddr, Option<SocketAddr>, bool) {
+/// Listeners; then by service and by client; of the two ends the client's first. The service's end is the one that is
+/// listened at, or that has the lower port.
+fn connection(row: &Row, served: &HashSet<u16>) -> (bool, u16, SocketAddr, Option<SocketAddr>, bool) {
     match row.peer {
         None => (false, row.local.port(), row.local, None, false),
         Some(peer) => {
-            let ours = (row.local.port(), row.local) <= (peer.port(), peer);
+            let rank = |end: SocketAddr| (!served.contains(&end.port()), end.port(), end);
+            let ours = rank(row.local) <= rank(peer);
             let (service, client) = if ours { (row.local, peer) } else { (peer, row.local) };
             (true, service.port(), service, Some(client), ours)
         }
@@ -146,7 +151,8 @@ mod tests {
         }
         table.end(Duration::from_secs(100), true);
         let mut rows: Vec<&Row> = table.rows().map(|(_, row)| row).collect();
-        rows.sort_by(|a, b| order.compare(a, b, |row| row.since));
+        let served = rows.iter().filter(|row| row.state == State::Listen).map(|row| row.local.port()).collect();
+        rows.sort_by(|a, b| order.compare(a, b, |row| row.since, &served));
         rows.iter().map(|row| row.local.port()).collect()
     }
 
@@ -165,6 +171,16 @@ mod tests {
         let mut shuffled = GIVEN;
         shuffled.rotate_left(3);
         assert_eq!(sorted(Order::default(), &shuffled), [80, 8330, 41_000, 80, 40_000, 8330]);
+    }
+
+    #[test]
+    fn the_end_that_is_listened_at_is_the_service_whatever_its_port() {
+        let given = [
+            (50_000, 40_000, State::Established, 0),
+            (40_000, 50_000, State::Established, 0),
+            (50_000, 0, State::Listen, 0),
+        ];
+        assert_eq!(sorted(Order::default(), &given), [50_000, 40_000, 50_000]);
     }
 
     #[test]

@@ -9,25 +9,39 @@ use crate::output::look::Look;
 
 /// The table with its heading, with newlines.
 pub(crate) fn table<'a>(rows: impl IntoIterator<Item = Whole<'a>>, style: Style<'_>, look: Look) -> String {
-    let rows: Vec<Vec<Cell>> =
-        rows.into_iter().map(|whole| columns::ALL.iter().map(|column| column.cell(&whole, style)).collect()).collect();
-    let widths: Vec<usize> = (columns::ALL.iter().enumerate())
-        .map(|(at, column)| {
-            let widest = rows.iter().map(|row| width(&row[at].text)).max().unwrap_or(0);
-            widest.max(width(column.title()))
-        })
-        .collect();
+    excerpt(rows, &columns::ALL, usize::MAX, style, look)
+}
+
+/// The same with some of the columns, in `room` cells: what does not fit is left out as on a screen.
+pub(crate) fn excerpt<'a>(
+    rows: impl IntoIterator<Item = Whole<'a>>,
+    columns: &[Column],
+    room: usize,
+    style: Style<'_>,
+    look: Look,
+) -> String {
+    let titles = columns.iter().map(|column| Cell { text: column.title().to_owned(), tone: Tone::Plain });
+    let mut lines: Vec<Vec<Cell>> = vec![titles.collect()];
+    lines.extend(rows.into_iter().map(|whole| columns.iter().map(|column| column.cell(&whole, style)).collect()));
+    let wanted = columns.iter().enumerate().map(|(at, &column)| {
+        let widest = lines.iter().map(|line| width(&line[at].text)).max();
+        (column, widest.unwrap_or(0))
+    });
+    let fitting = columns::fit(&wanted.collect::<Vec<_>>(), room);
     let mut text = String::new();
-    let titles = columns::ALL.iter().map(|column| Cell { text: column.title().to_owned(), tone: Tone::Plain });
-    for row in std::iter::once(titles.collect()).chain(rows) {
-        line(&mut text, &row, &widths, look);
+    for cells in lines {
+        let cells = columns.iter().zip(cells).filter_map(|(&column, cell)| {
+            let (_, room) = fitting.iter().find(|(fits, _)| *fits == column)?;
+            Some((column, *room, Cell { text: columns::cut(&cell.text, *room, style.ascii), ..cell }))
+        });
+        line(&mut text, cells, look);
     }
     text
 }
 
-fn line(text: &mut String, row: &[Cell], widths: &[usize], look: Look) {
+fn line(text: &mut String, cells: impl Iterator<Item = (Column, usize, Cell)>, look: Look) {
     let mut gap = 0;
-    for ((cell, &room), column) in row.iter().zip(widths).zip(columns::ALL) {
+    for (column, room, cell) in cells {
         let space = room - width(&cell.text);
         let before = if is_number(column) { space } else { 0 };
         if !cell.text.is_empty() {

@@ -115,3 +115,39 @@ impl Filter {
 
 /// More ports than this are left to us.
 const MOST_PORTS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernels(filter: &str) -> towpath_diag::Filter {
+        filter.parse::<Filter>().unwrap().kernels()
+    }
+
+    #[test]
+    fn the_kernel_picks_by_port_and_address() {
+        assert_eq!(kernels("port:80,443 1000-1002").ports, [80, 443, 1000, 1001, 1002]);
+        assert_eq!(kernels("127.0.0.1:8330").ports, [8330]);
+        assert_eq!(kernels("state:listen process:x"), towpath_diag::Filter::new());
+        let everywhere = ["0.0.0.0", "::"].map(|address| address.parse().unwrap());
+        let wanted = [["10.0.0.0/8".parse().unwrap()].as_slice(), &everywhere].concat();
+        assert_eq!(kernels("addr:10.0.0.0/8").addresses, wanted);
+    }
+
+    #[test]
+    fn what_is_too_much_for_the_kernel_is_left_to_us() {
+        assert_eq!(kernels("port:1-64").ports.len(), 64);
+        assert!(kernels("port:1-65").ports.is_empty());
+        assert!(kernels("port:1-65535").ports.is_empty());
+    }
+
+    #[test]
+    fn what_the_kernel_picks_the_filter_still_has_to_pass() {
+        let one = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = one.local_addr().unwrap().port();
+        let mut source = Source::open().unwrap();
+        let mut found = |filter: String| source.sockets(&filter.parse().unwrap(), Want::empty()).unwrap().len();
+        assert_eq!(found(format!("127.0.0.1:{port} state:listen")), 1);
+        assert_eq!(found(format!("port:{port} state:close-wait")), 0);
+    }
+}

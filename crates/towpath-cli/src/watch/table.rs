@@ -21,7 +21,7 @@ use towpath_diag::{Socket, State, TcpInfo, TimerKind};
 pub(crate) const KEPT: Duration = Duration::from_secs(10);
 
 /// How long Linux keeps a socket in TIME-WAIT (TCP_TIMEWAIT_LEN): its timer tells since when it is there.
-const TIME_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const TIME_WAIT: Duration = Duration::from_secs(60);
 
 /// A time on CLOCK_MONOTONIC, as [`towpath_diag::monotonic`] has it.
 pub(crate) type Moment = Duration;

@@ -34,6 +34,11 @@ impl Tasks {
         self.by_cookie.get(&cookie).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_cookie.is_empty()
+    }
+
     /// Adds one.
     pub(crate) fn add(&mut self, cookie: u64, task: Task) {
         self.by_cookie.entry(cookie).or_default().push(task);

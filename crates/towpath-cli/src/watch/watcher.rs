@@ -79,7 +79,7 @@ impl Watcher {
         }
         let looked = self.table.end(self.now, true);
         self.settle(&looked);
-        self.learn_owners(self.shown.clone());
+        self.learn_owners(&self.shown.clone());
         Ok(sockets.into_iter().map(|socket| (socket.cookie, socket)).collect())
     }
 
@@ -90,8 +90,9 @@ impl Watcher {
             self.ranked.retain(|&number| self.table.row(number).is_some());
         }
         self.ranked.extend(&looked.new);
-        if self.needs_owners() {
-            self.learn_owners(vec![]);
+        if self.filter.needs_owners() || self.checks.iter().any(Check::needs_owners) {
+            let all = || self.table.rows().filter_map(|(_, row)| row.inode);
+            self.source.learn_owners(all(), all());
         }
         self.arrange(!looked.new.is_empty());
     }
@@ -104,8 +105,10 @@ impl Watcher {
     fn arrange(&mut self, moved: bool) {
         let (table, lives, order) = (&self.table, &self.lives, self.order);
         if moved || !order.is_fixed() {
+            let listeners = table.rows().filter(|(_, row)| row.state == State::Listen);
+            let served = listeners.map(|(_, row)| row.local.port()).collect();
             self.ranked.sort_by(|&a, &b| match (table.row(a), table.row(b)) {
-                (Some(a), Some(b)) => order.compare(a, b, |row| since(lives, row)),
+                (Some(a), Some(b)) => order.compare(a, b, |row| since(lives, row), &served),
                 (a, b) => a.is_none().cmp(&b.is_none()),
             });
         }
@@ -125,19 +128,10 @@ impl Watcher {
         Subject { state: row.state, local: row.local, peer: row.peer, owners: self.source.owners(row.inode) }
     }
 
-    fn needs_owners(&self) -> bool {
-        self.filter.needs_owners() || self.checks.iter().any(Check::needs_owners)
-    }
-
-    /// Sees to it that the owners of these rows are known; without any, of all.
-    fn learn_owners(&mut self, rows: Vec<u32>) {
-        let all = || self.table.rows().filter_map(|(_, row)| row.inode);
-        if rows.is_empty() {
-            self.source.learn_owners(all(), all());
-        } else {
-            let needed = rows.iter().filter_map(|&number| self.table.row(number)?.inode);
-            self.source.learn_owners(needed, all());
-        }
+    /// Sees to it that the owners of these rows are known.
+    fn learn_owners(&mut self, rows: &[u32]) {
+        let needed = rows.iter().filter_map(|&number| self.table.row(number)?.inode);
+        self.source.learn_owners(needed, self.table.rows().filter_map(|(_, row)| row.inode));
     }
 
     /// Asks what the table shows of these rows beyond a look: how their segments fare, and who has them.
@@ -154,9 +148,7 @@ impl Watcher {
             let found = self.source.ask(row, Want::INFO).ok().flatten();
             self.table.take_path(number, found.as_ref().and_then(|socket| socket.info.as_ref()));
         }
-        if !rows.is_empty() {
-            self.learn_owners(rows.to_vec());
-        }
+        self.learn_owners(rows);
         if let Some(names) = &mut self.names {
             let rows = rows.iter().filter_map(|&number| self.table.row(number));
             names.ask(rows.flat_map(|row| std::iter::once(row.local).chain(row.peer)).map(|end| end.ip()));
@@ -185,7 +177,10 @@ impl Watcher {
                 let subject = Subject { state: change.new, local: change.local, peer: change.peer, owners: &[] };
                 self.filter.passes_by_address(&subject).then(|| self.lives.note(change))
             }
-            _ => None,
+            _ => {
+                self.lives.distrust();
+                None
+            }
         }
     }
 

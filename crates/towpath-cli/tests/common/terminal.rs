@@ -3,7 +3,6 @@
 //! The terminal is a pty, the screen is what `vt100` makes of what is written to it. Waiting is for what the screen shows.
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -25,8 +24,38 @@ pub(crate) struct OnTerminal {
 }
 
 struct Shared {
-    parser: Mutex<vt100::Parser>,
+    parser: Mutex<Screens>,
     changed: Condvar,
+}
+
+/// What is on the terminal, and whether that is a whole frame.
+struct Screens {
+    parser: vt100::Parser,
+    frame: Frame,
+    /// Nothing more will come: nobody has the terminal any more.
+    ended: bool,
+}
+
+/// Follows the marks at the beginning and the end of a frame (synchronised updates, private mode 2026).
+#[derive(Default)]
+struct Frame {
+    begun: bool,
+    /// The last bytes, for a mark may come in two pieces.
+    last: Vec<u8>,
+}
+
+impl Frame {
+    fn see(&mut self, bytes: &[u8]) {
+        self.last.extend(bytes);
+        let mark = b"\x1b[?2026";
+        let found = self.last.windows(mark.len() + 1).rev().find(|window| window.starts_with(mark));
+        match found.and_then(<[u8]>::last) {
+            Some(b'h') => self.begun = true,
+            Some(b'l') => self.begun = false,
+            _ => {}
+        }
+        self.last.drain(..self.last.len().saturating_sub(mark.len()));
+    }
 }
 
 /// `towpath` with `arguments` on a terminal of so many columns and lines.
@@ -35,7 +64,18 @@ pub(crate) fn on_terminal(arguments: &[&str], size: (u16, u16)) -> OnTerminal {
 }
 
 impl OnTerminal {
+    /// `towpath` with `arguments`, in an environment that `change` changes.
     pub(crate) fn start(arguments: &[&str], size: (u16, u16), change: impl FnOnce(&mut Command)) -> OnTerminal {
+        OnTerminal::run(TOWPATH, arguments, size, change)
+    }
+
+    /// Any program.
+    pub(crate) fn run(
+        program: &str,
+        arguments: &[&str],
+        size: (u16, u16),
+        change: impl FnOnce(&mut Command),
+    ) -> OnTerminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -52,15 +92,16 @@ impl OnTerminal {
         };
         // A session of its own, whose terminal this is: then Ctrl-C and hanging up mean what they mean to people.
         let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(TOWPATH).args(arguments);
+        command.arg("--ctty").arg(program).args(arguments);
         settle(&mut command);
         command.env("TERM", "xterm-256color").stdin(slave()).stdout(slave()).stderr(slave());
         change(&mut command);
         let child = command.spawn().unwrap();
         drop(command);
-        let parser = Mutex::new(vt100::Parser::new(size.1, size.0, 0));
+        let screens = Screens { parser: vt100::Parser::new(size.1, size.0, 0), frame: Frame::default(), ended: false };
+        let parser = Mutex::new(screens);
         let shared = Arc::new(Shared { parser, changed: Condvar::new() });
-        let master = std::fs::File::from(OwnedFd::from(master));
+        let master = std::fs::File::from(master);
         let (reader, seen) = (master.try_clone().unwrap(), Arc::clone(&shared));
         thread::spawn(move || watch(reader, &seen));
         OnTerminal { child, master, shared, before }
@@ -92,31 +133,36 @@ impl OnTerminal {
 
     #[track_caller]
     fn wait(&mut self, what: &str, holds: impl Fn(&vt100::Screen) -> bool) -> String {
+        self.wait_for_screens(what, |screens| !screens.frame.begun && holds(screens.parser.screen()))
+    }
+
+    #[track_caller]
+    fn wait_for_screens(&mut self, what: &str, holds: impl Fn(&Screens) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
-        let mut parser = self.shared.parser.lock().unwrap();
+        let mut screens = self.shared.parser.lock().unwrap();
         loop {
-            if holds(parser.screen()) {
-                return text(parser.screen());
+            if holds(&screens) {
+                return text(screens.parser.screen());
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let screen = text(parser.screen());
-                drop(parser);
+                let screen = text(screens.parser.screen());
+                drop(screens);
                 let _ = self.child.kill();
                 panic!("waited for {what}; the screen:\n{screen}\n{:?}", self.child.wait());
             }
-            parser = self.shared.changed.wait_timeout(parser, left).unwrap().0;
+            screens = self.shared.changed.wait_timeout(screens, left).unwrap().0;
         }
     }
 
     /// What the screen shows now.
     pub(crate) fn screen(&self) -> String {
-        text(self.shared.parser.lock().unwrap().screen())
+        text(self.shared.parser.lock().unwrap().parser.screen())
     }
 
     /// Makes the terminal another size, of so many columns and lines.
     pub(crate) fn resize(&mut self, size: (u16, u16)) {
-        self.shared.parser.lock().unwrap().screen_mut().set_size(size.1, size.0);
+        self.shared.parser.lock().unwrap().parser.screen_mut().set_size(size.1, size.0);
         tcsetwinsize(&self.master, winsize(size)).unwrap();
     }
 
@@ -141,6 +187,7 @@ impl OnTerminal {
                 None => thread::sleep(std::time::Duration::from_millis(1)),
             }
         };
+        self.wait_for_screens("all that was written", |screens| screens.ended);
         self.wait("the terminal to be as it was", |screen| !screen.alternate_screen() && !screen.hide_cursor());
         self.assert_as_before();
         (status, self.screen())
@@ -153,6 +200,11 @@ impl OnTerminal {
         assert_eq!(now.local_modes, self.before.local_modes);
         assert_eq!(now.input_modes, self.before.input_modes);
         assert_eq!(now.output_modes, self.before.output_modes);
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn pid(&self) -> Pid {
@@ -175,9 +227,14 @@ fn watch(mut reader: std::fs::File, shared: &Shared) {
     let mut bytes = [0; 64 * 1024];
     // EIO: nobody has the other end any more.
     while let Ok(count @ 1..) = reader.read(&mut bytes) {
-        shared.parser.lock().unwrap().process(&bytes[..count]);
+        let mut screens = shared.parser.lock().unwrap();
+        screens.parser.process(&bytes[..count]);
+        screens.frame.see(&bytes[..count]);
+        drop(screens);
         shared.changed.notify_all();
     }
+    shared.parser.lock().unwrap().ended = true;
+    shared.changed.notify_all();
 }
 
 /// The lines of a screen, without what is blank at their ends.

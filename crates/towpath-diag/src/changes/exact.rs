@@ -1,9 +1,6 @@
-//! Changes as the kernel tells them, through the tracepoint `sock:inet_sock_set_state` (since Linux 4.16).
-//!
-//! Each processor has a ring of its own. To tell changes in the order of their times, all rings are read, and what is older than
-//! the beginning of that is told; what is newer waits for the next reading, since a ring that was read before may have something
-//! older by now. Changes of one socket are in order for certain: its lock is held while one is traced, so that a later one, on
-//! another ring, is newer than the beginning whenever the earlier was not there to be read.
+//! Changes as the kernel tells them, through the tracepoint `sock:inet_sock_set_state` (since Linux 4.16): each processor's ring is
+//! read (`ring.rs`, `format.rs`), what was read is put in order (`order.rs`) and together (`joiner.rs`), and what is left of
+//! closed sockets is looked up (`remnants.rs`).
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -18,12 +15,13 @@ use rustix::io::Errno;
 
 use super::format::{Format, Record};
 use super::joiner::{Joiner, Next};
+use super::order::Order;
 use super::remnants::Remnants;
 use super::ring::{Layout, Page};
 use super::tracefs::{self, Instance, Tracefs};
 use super::{Change, Event, Key};
 use crate::clock::{Alarm, monotonic};
-use crate::{Filter, State, States, Want};
+use crate::{Filter, State, States, Want, bytecode};
 
 const EVENT: &str = "events/sock/inet_sock_set_state";
 
@@ -48,8 +46,7 @@ pub(super) struct Exact {
     layout: Layout,
     page: Vec<u8>,
     filter: Filter,
-    /// Read, and perhaps not the oldest.
-    held: Vec<Record>,
+    order: Order,
     joiner: Joiner,
     remnants: Remnants,
     ready: VecDeque<Event>,
@@ -58,6 +55,8 @@ pub(super) struct Exact {
 impl Exact {
     /// The error says why it cannot be.
     pub(super) fn open(filter: &Filter, interval: Duration) -> Result<Exact, String> {
+        // Which a dump would not take, either.
+        bytecode::compile(filter).map_err(|length| format!("a filter of {length} bytes"))?;
         let tracefs = Tracefs::open()?;
         let failed = |what: &'static str| {
             move |error: io::Error| match error.kind() {
@@ -81,7 +80,7 @@ impl Exact {
         let (epoll, alarm) = waiting.map_err(failed("waiting for an instance"))?;
         let remnants = Remnants::new(interval).map_err(failed("sock_diag"))?;
         let (page, filter) = (vec![0; layout.page], filter.clone());
-        let (held, joiner, ready) = Default::default();
+        let (order, joiner, ready) = Default::default();
         Ok(Exact {
             pipes,
             _instance: instance,
@@ -92,7 +91,7 @@ impl Exact {
             layout,
             page,
             filter,
-            held,
+            order,
             joiner,
             remnants,
             ready,
@@ -110,20 +109,19 @@ impl Exact {
                 return Ok(Some(event));
             }
             let complete_until = self.read_rings()?;
-            let held = self.held.partition_point(|record| record.at < complete_until);
-            for record in self.held.drain(..held) {
+            for record in self.order.release(complete_until) {
                 self.joiner.push(record);
             }
-            let alarm = self.tell(monotonic())?;
+            let alarm = self.tell(monotonic());
             // What is held will be told by the time that all rings were read again.
-            if self.ready.is_empty() && self.held.is_empty() {
+            if self.ready.is_empty() && self.order.is_empty() {
                 self.alarm.set(alarm)?;
                 return Ok(None);
             }
         }
     }
 
-    /// Reads what is there, and puts it in order. Says up to which time nothing is missing.
+    /// Reads what is there. Says up to which time nothing is missing.
     fn read_rings(&mut self) -> io::Result<Duration> {
         let mut complete_until = monotonic();
         for pipe in &self.pipes {
@@ -142,7 +140,9 @@ impl Exact {
                 let mut last = None;
                 for (at, record) in &mut page {
                     last = Some(at);
-                    self.held.extend(self.format.read(at, record));
+                    if let Some(record) = self.format.read(at, record) {
+                        self.order.push(record);
+                    }
                 }
                 pages += 1;
                 if pages == PAGES {
@@ -151,17 +151,16 @@ impl Exact {
                 }
             }
         }
-        self.held.sort_by_key(|record| record.at);
         Ok(complete_until)
     }
 
     /// Tells what is in order. Says when there may be more that no ring announces.
-    fn tell(&mut self, now: Duration) -> io::Result<Option<Duration>> {
+    fn tell(&mut self, now: Duration) -> Option<Duration> {
         let waits = loop {
             match self.joiner.next(now) {
-                Next::Record(record, key) => self.tell_record(record, key, now)?,
+                Next::Record(record, key) => self.tell_record(record, key, now),
                 Next::Unresolved => {
-                    let connecting = self.connecting()?;
+                    let connecting = self.connecting();
                     self.joiner.resolve(&connecting);
                 }
                 Next::At(time) => break Some(time),
@@ -169,11 +168,11 @@ impl Exact {
             }
         };
         let (ready, filter) = (&mut self.ready, &self.filter);
-        self.remnants.look_at_due(now, |change| tell(ready, filter, change))?;
-        Ok(waits.into_iter().chain(self.remnants.next_due()).min())
+        self.remnants.look_at_due(now, |change| tell(ready, filter, change));
+        waits.into_iter().chain(self.remnants.next_due()).min()
     }
 
-    fn tell_record(&mut self, record: Record, key: Key, now: Duration) -> io::Result<()> {
+    fn tell_record(&mut self, record: Record, key: Key, now: Duration) {
         let Record { at, old, new, family, local, peer, .. } = record;
         let peer_there = Some(peer).filter(|peer| peer.port() != 0);
         if matches!(new, State::SynSent | State::SynReceived)
@@ -183,23 +182,22 @@ impl Exact {
         }
         let mut change = Change { at, exact: true, key, family, local, peer: peer_there, old, new };
         if !self.filter.wants_ends(local, peer_there) {
-            return Ok(());
+            return;
         }
         if new == State::Closed {
-            match self.remnants.close(change, now)? {
+            match self.remnants.close(change, now) {
                 Some(instead) => change = instead,
-                None => return Ok(()),
+                None => return,
             }
         }
         tell(&mut self.ready, &self.filter, change);
-        Ok(())
     }
 
-    /// The ends of the sockets that have sent a SYN.
-    fn connecting(&mut self) -> io::Result<Vec<(SocketAddr, SocketAddr)>> {
+    /// The ends of the sockets that have sent a SYN; none if that cannot be said, and then their ports are not told.
+    fn connecting(&mut self) -> Vec<(SocketAddr, SocketAddr)> {
         let filter = Filter { states: States::SYN_SENT, ..self.filter.clone() };
-        let sockets = self.remnants.diag().sockets(&filter, Want::empty())?;
-        Ok(sockets.iter().filter_map(|socket| Some((socket.local, socket.peer?))).collect())
+        let sockets = self.remnants.diag().sockets(&filter, Want::empty()).unwrap_or_default();
+        sockets.iter().filter_map(|socket| Some((socket.local, socket.peer?))).collect()
     }
 }
 

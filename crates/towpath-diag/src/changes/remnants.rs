@@ -47,17 +47,17 @@ impl Remnants {
     }
 
     /// What the close of a socket really was: the change to what is left of it, or nothing yet, or the close.
-    pub(super) fn close(&mut self, close: Change, now: Duration) -> io::Result<Option<Change>> {
+    pub(super) fn close(&mut self, close: Change, now: Duration) -> Option<Change> {
         let leaves_something = matches!(close.old, State::FinWait2 | State::Closing);
         let Some(peer) = close.peer.filter(|_| leaves_something && self.by_ends.len() < MOST) else {
-            return Ok(Some(close));
+            return Some(close);
         };
         let ends = (close.local, peer);
-        let Some(found) = self.look(ends)? else { return Ok(Some(close)) };
+        let Some(found) = self.look(ends) else { return Some(close) };
         let remnant = Remnant { key: close.key, family: close.family, state: found.state, due: self.due(&found, now) };
         self.insert(ends, remnant);
         // If nothing has changed by this, there is nothing to tell.
-        Ok((found.state != close.old).then_some(Change { exact: false, new: found.state, ..close }))
+        (found.state != close.old).then_some(Change { exact: false, new: found.state, ..close })
     }
 
     /// A socket begins to use these addresses: what is left of the last one is gone.
@@ -75,11 +75,11 @@ impl Remnants {
     }
 
     /// Looks at those that are due.
-    pub(super) fn look_at_due(&mut self, now: Duration, mut tell: impl FnMut(Change)) -> io::Result<()> {
+    pub(super) fn look_at_due(&mut self, now: Duration, mut tell: impl FnMut(Change)) {
         while let Some(&(due, ends)) = self.due.first()
             && due <= now
         {
-            let found = self.look(ends)?;
+            let found = self.look(ends);
             let Some(mut remnant) = self.remove(ends) else { continue };
             let state = found.as_ref().map_or(State::Closed, |found| found.state);
             if state != remnant.state {
@@ -90,13 +90,12 @@ impl Remnants {
                 self.insert(ends, remnant);
             }
         }
-        Ok(())
     }
 
-    /// What is there of these addresses, if it is no more than a remnant.
-    fn look(&mut self, (local, peer): Ends) -> io::Result<Option<Socket>> {
-        let found = self.diag.find(local, peer, Want::empty())?;
-        Ok(found.filter(|found| found.inode.is_none() && matches!(found.state, State::TimeWait | State::FinWait2)))
+    /// What is there of these addresses, if it is no more than a remnant. What the kernel cannot say now is not there.
+    fn look(&mut self, (local, peer): Ends) -> Option<Socket> {
+        let found = self.diag.find(local, peer, Want::empty()).ok()??;
+        (found.inode.is_none() && matches!(found.state, State::TimeWait | State::FinWait2)).then_some(found)
     }
 
     fn due(&self, found: &Socket, now: Duration) -> Duration {

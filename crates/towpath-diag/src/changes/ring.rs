@@ -20,6 +20,9 @@ use std::time::Duration;
 use super::format::{self, Field};
 use crate::bytes;
 
+/// The kernel makes no larger pages (`buffer_subbuf_size_kb`).
+const LARGEST: usize = 1 << 20;
+
 /// Where things are in a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Layout {
@@ -34,7 +37,8 @@ impl Layout {
     pub(super) fn parse(text: &str) -> Option<Layout> {
         let Field { offset: used, .. } = format::field(text, "commit")?;
         let Field { offset: entries, size } = format::field(text, "data")?;
-        Some(Layout { used, entries, page: entries.checked_add(size)? })
+        let page = entries.checked_add(size).filter(|&page| page <= LARGEST)?;
+        Some(Layout { used, entries, page })
     }
 }
 

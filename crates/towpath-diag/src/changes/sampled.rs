@@ -1,5 +1,5 @@
 //! Changes found by looking: a dump every interval, and what differs from the last one. A socket is known again by its cookie, and
-//! what is left of it in TIME-WAIT by its addresses.
+//! what is left of it in TIME-WAIT by that or, where the kernel gives it another, by its addresses.
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, VecDeque};
@@ -119,7 +119,7 @@ impl Known {
         self.seen.iter().filter(|(_, seen)| seen.round != self.round).map(|(&cookie, _)| cookie).collect()
     }
 
-    /// Puts those that have come in the place of those that are gone, where these have left something, and tells of all.
+    /// Puts those that have come in the place of those that are gone, where they are what these have left, and tells of all.
     fn replace(&mut self, gone: &[u64], come: Vec<Socket>, tell: &mut dyn FnMut(Change)) {
         let gone = gone.iter().filter_map(|cookie| self.seen.remove(cookie));
         let mut gone: HashMap<(SocketAddr, Option<SocketAddr>), Seen> =
@@ -161,4 +161,61 @@ impl Known {
 fn change(socket: &Socket, key: Key, old: State, new: State) -> Change {
     let Socket { family, local, peer, .. } = *socket;
     Change { at: monotonic(), exact: false, key, family, local, peer, old, new }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::{Change, Known, Socket};
+    use crate::State::{self, Closed, Established, TimeWait};
+    use crate::row;
+
+    /// 127.0.0.1:80 with 127.0.0.2:4000.
+    fn socket(cookie: u8, state: State, inode: u8) -> Socket {
+        let mut bytes = [0; 72];
+        (bytes[0], bytes[1], bytes[5], bytes[6], bytes[7]) = (row::AF_INET, state.number(), 80, 15, 160);
+        (bytes[8], bytes[11], bytes[24], bytes[27]) = (127, 1, 127, 2);
+        (bytes[44], bytes[if cfg!(target_endian = "little") { 68 } else { 71 }]) = (cookie, inode);
+        let socket = row::parse(&bytes).unwrap();
+        assert_eq!(socket.peer, Some(SocketAddr::from(([127, 0, 0, 2], 4000))));
+        socket
+    }
+
+    /// One look after another: what each tells.
+    fn looks(looks: &[Vec<Socket>]) -> Vec<Change> {
+        let (mut known, mut told) = (Known::default(), Vec::new());
+        for sockets in looks {
+            known.round += 1;
+            let tell = &mut |change| told.push(change);
+            let unknown = sockets.iter().filter_map(|socket| known.see(socket.clone(), tell)).collect();
+            let missing = known.missing();
+            known.replace(&missing, unknown, tell);
+        }
+        told
+    }
+
+    fn steps(told: &[Change]) -> Vec<(State, State)> {
+        told.iter().map(|change| (change.old, change.new)).collect()
+    }
+
+    #[test]
+    fn what_is_left_under_another_cookie_goes_on_with_the_life() {
+        let told = looks(&[vec![socket(1, Established, 9)], vec![socket(2, TimeWait, 0)], vec![]]);
+        assert_eq!(steps(&told), [(Closed, Established), (Established, TimeWait), (TimeWait, Closed)]);
+        assert!(told.iter().all(|change| change.key == told[0].key));
+    }
+
+    #[test]
+    fn another_socket_of_the_same_addresses_has_a_life_of_its_own() {
+        let told = looks(&[vec![socket(1, Established, 9)], vec![socket(2, Established, 10)]]);
+        assert_eq!(steps(&told), [(Closed, Established), (Established, Closed), (Closed, Established)]);
+        assert!(told[0].key == told[1].key && told[1].key != told[2].key);
+    }
+
+    #[test]
+    fn what_stays_as_it_is_is_not_told() {
+        let same = || vec![socket(1, Established, 9)];
+        assert_eq!(looks(&[same(), same(), same()]).len(), 1);
+    }
 }

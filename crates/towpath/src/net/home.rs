@@ -13,7 +13,7 @@
 //! that moment, so nothing is lost between two homes. The lock orders registration against closing.
 
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 
 use rustix::io::Errno;
@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use super::error::closed;
 use super::readiness::{Force, Mode, Progress};
 use super::socket::Socket;
-use crate::poller::{Ready, Token};
+use crate::poller::{Interest, Ready, Token};
 use crate::runtime;
 use crate::runtime::wait::Op;
 use crate::runtime::worker::{self, Message, Remote, Source, Worker};
@@ -36,6 +36,8 @@ pub(super) struct Home {
     id: AtomicU32,
     /// Waits in a row away from home.
     away: AtomicU8,
+    /// Somebody has had to wait to write: reports tell of writing, or will. Changed under the lock.
+    writing: AtomicBool,
     place: Mutex<Place>,
 }
 
@@ -59,23 +61,27 @@ impl Home {
 impl Socket {
     /// Sees to it that reports come, for a caller that is about to wait.
     #[inline]
-    pub(super) fn register(self: &Arc<Self>) -> io::Result<()> {
+    pub(super) fn register(self: &Arc<Self>, op: Op) -> io::Result<()> {
         let here = worker::current();
+        let to_write = matches!(op, Op::Write | Op::Connect) && !self.home.writing.load(Ordering::Relaxed);
         let home_id = self.home.id.load(Ordering::Relaxed);
-        if here.is_some_and(|worker| worker.remote.id == home_id) {
+        if !to_write && here.is_some_and(|worker| worker.remote.id == home_id) {
             self.home.away.store(0, Ordering::Relaxed);
             return Ok(());
         }
-        self.register_from(here)
+        self.register_from(here, to_write)
     }
 
     #[cold]
-    fn register_from(self: &Arc<Self>, here: Option<&Worker>) -> io::Result<()> {
+    fn register_from(self: &Arc<Self>, here: Option<&Worker>, to_write: bool) -> io::Result<()> {
         // Who waits on a plain thread needs a runtime to be woken by, and that may have to start.
         let default = here.is_none().then(runtime::default).transpose()?;
         let mut home = self.home.lock();
         if let Some(failure) = home.failure.take() {
             return Err(failure);
+        }
+        if to_write {
+            self.register_writing(here, &home)?;
         }
         match (&home.worker, here) {
             (None, Some(worker)) => self.attach_to(worker, &mut home),
@@ -90,6 +96,18 @@ impl Socket {
             }
             (Some(_), _) => Ok(()),
         }
+    }
+
+    /// Has reports tell of writing from now on. With no registration yet, the one to come will.
+    fn register_writing(self: &Arc<Self>, here: Option<&Worker>, home: &Place) -> io::Result<()> {
+        if let (Some(remote), Some(token)) = (&home.worker, home.token) {
+            match here.filter(|worker| Arc::ptr_eq(&worker.remote, remote)) {
+                Some(worker) => worker.register_writing(self.fd(), token)?,
+                None => _ = remote.send(Message::Attach(self.as_source())), // as above
+            }
+        }
+        self.home.writing.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether the caller, who waits away from home, will be all that waits, as before it others of its kind were.
@@ -118,7 +136,8 @@ impl Socket {
         if home.closed {
             return Err(closed());
         }
-        home.token = Some(worker.register(self.fd(), self.as_source())?);
+        let interest = if self.home.writing.load(Ordering::Relaxed) { Interest::Both } else { Interest::Reading };
+        home.token = Some(worker.register(self.fd(), self.as_source(), interest)?);
         home.worker = Some(worker.remote.clone());
         self.home.id.store(worker.remote.id, Ordering::Relaxed);
         Ok(())
@@ -197,12 +216,17 @@ impl Retired {
 impl Source for Socket {
     fn attach(self: Arc<Self>, worker: &Worker) {
         let mut home = self.home.lock();
-        let awaited = home.token.is_none() && home.worker.as_ref().is_some_and(|w| Arc::ptr_eq(w, &worker.remote));
-        if !awaited {
+        if !home.worker.as_ref().is_some_and(|home| Arc::ptr_eq(home, &worker.remote)) {
             return;
         }
-        if let Err(error) = self.attach_to(worker, &mut home) {
-            home.worker = None;
+        let attached = match home.token {
+            None => self.attach_to(worker, &mut home).inspect_err(|_| home.worker = None),
+            Some(token) => {
+                let added = worker.register_writing(self.fd(), token);
+                added.inspect_err(|_| self.home.writing.store(false, Ordering::Relaxed))
+            }
+        };
+        if let Err(error) = attached {
             home.failure = Some(error);
             drop(home);
             self.forget();

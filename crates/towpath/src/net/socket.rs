@@ -20,8 +20,9 @@ use std::net::{Shutdown, SocketAddr};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -33,6 +34,7 @@ use super::sys;
 use crate::runtime::blocking;
 use crate::runtime::park;
 use crate::runtime::wait::{Op, Wait};
+use crate::shim::{Mutex, lock};
 use crate::time::Instant;
 
 #[derive(Debug)]
@@ -51,11 +53,18 @@ pub(super) struct Socket {
     /// Closing may block, so it is not done here (socket(7), SO_LINGER).
     lingers: AtomicBool,
     /// Handles that are alive.
-    handles: AtomicUsize,
+    handles: AtomicU32,
     pub(super) home: Home,
-    /// What goes when the connection goes.
-    companion: Mutex<Option<Companion>>,
+    /// What goes when the connection goes. Boxed twice, for few sockets have one.
+    companion: Mutex<Option<Box<Companion>>>,
 }
+
+// As much as an idle connection costs beside its task and its place with the poller: see docs/performance.md.
+#[cfg(all(target_pointer_width = "64", not(towpath_loom)))]
+const _: () = assert!(size_of::<Socket>() <= 216);
+
+/// Handles that one socket may have.
+const MOST_HANDLES: u32 = u32::MAX / 2;
 
 const GONE: RawFd = -1;
 
@@ -97,9 +106,9 @@ impl Handle {
             drains,
             nonblocking: AtomicBool::new(nonblocking),
             lingers: AtomicBool::new(lingers),
-            handles: AtomicUsize::new(1),
+            handles: AtomicU32::new(1),
             home: Home::default(),
-            companion: Mutex::default(),
+            companion: Mutex::new(None),
         }))
     }
 
@@ -140,7 +149,7 @@ pub(super) struct WeakHandle(Weak<Socket>);
 impl WeakHandle {
     pub(super) fn upgrade(&self) -> Option<Handle> {
         let socket = self.0.upgrade()?;
-        let one_more = |handles: usize| (handles > 0).then_some(handles + 1);
+        let one_more = |handles: u32| (handles > 0).then_some(handles + 1);
         socket.handles.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         Some(Handle(socket))
     }
@@ -155,7 +164,7 @@ impl Clone for Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         // `into_fd` leaves none. Otherwise, AcqRel: what others did with theirs comes before the end.
-        let one_less = |handles: usize| handles.checked_sub(1);
+        let one_less = |handles: u32| handles.checked_sub(1);
         if self.handles.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less) == Ok(1) {
             self.hang_up();
         }
@@ -173,18 +182,20 @@ impl Deref for Handle {
 impl Socket {
     /// For a caller that has one.
     fn another_handle(self: &Arc<Self>) -> Handle {
-        self.handles.fetch_add(1, Ordering::Relaxed);
+        if self.handles.fetch_add(1, Ordering::Relaxed) > MOST_HANDLES {
+            process::abort(); // as std's Arc: a program that leaks two billion of them is beyond help
+        }
         Handle(self.clone())
     }
 
     /// Has `companion` dropped with the socket. Once.
     pub(super) fn accompany(&self, companion: Companion) {
-        let before = self.companion.lock().expect("no code of the user's runs under this lock").replace(companion);
+        let before = lock(&self.companion).replace(Box::new(companion));
         assert!(before.is_none(), "a socket has one companion");
     }
 
     fn let_companion_go(&self) {
-        let companion = self.companion.lock().expect("no code of the user's runs under this lock").take();
+        let companion = lock(&self.companion).take();
         drop(companion);
     }
 
@@ -220,7 +231,7 @@ impl Socket {
         limit: Option<Instant>,
         mut attempt: impl FnMut(BorrowedFd<'_>) -> Result<Progress<T>, Errno>,
     ) -> io::Result<T> {
-        direction.operate(self.wait(op), self.mode(), limit, || self.register(), || attempt(self.fd()))
+        direction.operate(self.wait(op), self.mode(), limit, move || self.register(op), || attempt(self.fd()))
     }
 
     #[inline]
@@ -352,7 +363,7 @@ impl Socket {
                 }
             }
         };
-        let (fd, peer) = self.read.operate(self.wait(Op::Accept), mode, None, || self.register(), attempt)?;
+        let (fd, peer) = self.read.operate(self.wait(Op::Accept), mode, None, || self.register(Op::Accept), attempt)?;
         park::spend();
         // What the listener is, and how it lingers, its connections inherit.
         let handle = Handle::with(fd, self.drains, false, self.lingers.load(Ordering::Relaxed));
@@ -375,7 +386,7 @@ impl Socket {
             },
             Ok(Some(error)) | Err(error) => Err(errno(&error)),
         };
-        self.write.operate(self.wait(Op::Connect), Mode::Wait, limit, || self.register(), attempt)
+        self.write.operate(self.wait(Op::Connect), Mode::Wait, limit, || self.register(Op::Connect), attempt)
     }
 
     pub(super) fn shutdown(&self, how: Shutdown) -> io::Result<()> {

@@ -31,13 +31,18 @@ fn on_each(body: impl Fn(Poller, Waker)) {
     }
 }
 
+fn wait(poller: &mut Poller, timeout: Option<Duration>, events: &mut Vec<Event>) {
+    poller.wait(timeout).expect("a wait");
+    poller.take(|event| events.push(event));
+}
+
 /// Waits until the poller has reported all of `wanted`, and returns all that it reported.
 fn report(poller: &mut Poller, wanted: Ready) -> Ready {
     let (mut events, mut ready) = (Vec::new(), Ready::empty());
     let deadline = Instant::now() + PATIENCE;
     while !ready.contains(wanted) {
         assert!(Instant::now() < deadline, "{poller:?} reports {ready:?} in place of {wanted:?}");
-        poller.wait(Some(PATIENCE), &mut events).expect("a wait");
+        wait(poller, Some(PATIENCE), &mut events);
         for event in events.drain(..) {
             assert_eq!(event.token, TOKEN);
             ready |= event.ready;
@@ -49,7 +54,7 @@ fn report(poller: &mut Poller, wanted: Ready) -> Ready {
 /// What the poller reports without waiting.
 fn reports(poller: &mut Poller) -> Vec<Event> {
     let mut events = Vec::new();
-    poller.wait(Some(Duration::ZERO), &mut events).expect("a wait");
+    wait(poller, Some(Duration::ZERO), &mut events);
     events
 }
 
@@ -59,7 +64,7 @@ fn what_is_ready_when_it_is_added_is_reported() {
         let (stream, mut peer) = pair();
         peer.write_all(b"hello").expect("room");
         while stream.peek(&mut [0]).is_err() {}
-        poller.add(stream.as_fd(), TOKEN).expect("room");
+        poller.add(stream.as_fd(), TOKEN, Interest::Both).expect("room");
         report(&mut poller, Ready::READABLE | Ready::WRITABLE);
     });
 }
@@ -68,7 +73,7 @@ fn what_is_ready_when_it_is_added_is_reported() {
 fn each_change_is_reported_and_nothing_again() {
     on_each(|mut poller, _waker| {
         let (stream, mut peer) = pair();
-        poller.add(stream.as_fd(), TOKEN).expect("room");
+        poller.add(stream.as_fd(), TOKEN, Interest::Both).expect("room");
         assert_eq!(report(&mut poller, Ready::WRITABLE), Ready::WRITABLE);
         for _ in 0..10 {
             // Not read between: it is the change that counts.
@@ -80,10 +85,39 @@ fn each_change_is_reported_and_nothing_again() {
 }
 
 #[test]
+fn writing_is_reported_from_when_that_was_asked_for() {
+    on_each(|mut poller, _waker| {
+        let (mut stream, mut peer) = pair();
+        poller.add(stream.as_fd(), TOKEN, Interest::Reading).expect("room");
+        peer.write_all(b"hello").expect("room");
+        let ready = report(&mut poller, Ready::READABLE);
+        assert!(matches!(poller, Poller::Uring(..)) || !ready.contains(Ready::WRITABLE), "{poller:?}: {ready:?}");
+        for filled in [false, true] {
+            if filled {
+                while stream.write(&[0; 65_536]).is_ok() {}
+            }
+            reports(&mut poller);
+            poller.add_writing(stream.as_fd(), TOKEN).expect("a registration");
+            if filled {
+                let ready = reports(&mut poller).iter().fold(Ready::empty(), |all, event| all | event.ready);
+                assert!(!ready.contains(Ready::WRITABLE), "{poller:?}: {ready:?}");
+                let drained = std::thread::spawn(move || while peer.read(&mut [0; 65_536]).is_ok_and(|n| n > 0) {});
+                report(&mut poller, Ready::WRITABLE);
+                stream.shutdown(std::net::Shutdown::Both).expect("a connection");
+                drained.join().expect("it only reads");
+                return;
+            } else if matches!(poller, Poller::Os(_)) {
+                report(&mut poller, Ready::WRITABLE);
+            }
+        }
+    });
+}
+
+#[test]
 fn urgent_data_is_reported_and_no_other_is_taken_for_it() {
     on_each(|mut poller, _waker| {
         let (mut stream, mut peer) = pair();
-        poller.add(stream.as_fd(), TOKEN).expect("room");
+        poller.add(stream.as_fd(), TOKEN, Interest::Both).expect("room");
         for _ in 0..10 {
             peer.write_all(b"hello").expect("room");
             let ready = report(&mut poller, Ready::READABLE);
@@ -99,7 +133,7 @@ fn urgent_data_is_reported_and_no_other_is_taken_for_it() {
 fn the_end_of_the_peer_is_reported() {
     on_each(|mut poller, _waker| {
         let (stream, peer) = pair();
-        poller.add(stream.as_fd(), TOKEN).expect("room");
+        poller.add(stream.as_fd(), TOKEN, Interest::Both).expect("room");
         report(&mut poller, Ready::WRITABLE);
         peer.shutdown(std::net::Shutdown::Write).expect("a connection");
         let ready = report(&mut poller, Ready::READABLE | Ready::READ_CLOSED);
@@ -114,7 +148,7 @@ fn the_end_of_the_peer_is_reported() {
 fn a_reset_is_reported() {
     on_each(|mut poller, _waker| {
         let (stream, peer) = pair();
-        poller.add(stream.as_fd(), TOKEN).expect("room");
+        poller.add(stream.as_fd(), TOKEN, Interest::Both).expect("room");
         report(&mut poller, Ready::WRITABLE);
         rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).expect("an option");
         drop(peer);
@@ -126,16 +160,16 @@ fn a_reset_is_reported() {
 fn what_is_removed_is_reported_no_more_and_can_be_added_anew() {
     on_each(|mut poller, _waker| {
         let (stream, mut peer) = pair();
-        poller.add(stream.as_fd(), TOKEN).expect("room");
+        poller.add(stream.as_fd(), TOKEN, Interest::Both).expect("room");
         report(&mut poller, Ready::WRITABLE);
         poller.remove(stream.as_fd(), TOKEN);
         peer.write_all(b"hello").expect("room");
         while stream.peek(&mut [0]).is_err() {}
         assert!(reports(&mut poller).is_empty(), "{poller:?}");
         let token = Token { generation: TOKEN.generation + 2, ..TOKEN };
-        poller.add(stream.as_fd(), token).expect("room");
+        poller.add(stream.as_fd(), token, Interest::Both).expect("room");
         let mut events = Vec::new();
-        poller.wait(Some(PATIENCE), &mut events).expect("a wait");
+        wait(&mut poller, Some(PATIENCE), &mut events);
         assert!(events.iter().all(|event| event.token == token), "{poller:?}: {events:?}");
         assert!(events.iter().any(|event| event.ready.contains(Ready::READABLE)), "{poller:?}: {events:?}");
     });
@@ -149,7 +183,7 @@ fn a_closed_descriptor_that_is_forgotten_is_closed_for_its_peer() {
             for writes in [true, false] {
                 on_each(|mut poller, _waker| {
                     let (stream, mut peer) = pair();
-                    poller.add(stream.as_fd(), TOKEN).expect("room");
+                    poller.add(stream.as_fd(), TOKEN, Interest::Both).expect("room");
                     if waits {
                         report(&mut poller, Ready::WRITABLE);
                     }
@@ -176,7 +210,7 @@ fn a_closed_descriptor_that_is_forgotten_is_closed_for_its_peer() {
 fn a_poller_that_goes_lets_go_of_its_files() {
     on_each(|mut poller, _waker| {
         let (stream, mut peer) = pair();
-        poller.add(stream.as_fd(), TOKEN).expect("room");
+        poller.add(stream.as_fd(), TOKEN, Interest::Both).expect("room");
         report(&mut poller, Ready::WRITABLE);
         drop(poller);
         let began = Instant::now();
@@ -193,12 +227,12 @@ fn a_wake_ends_a_wait_and_comes_before_it_as_well() {
             waker.wake();
             waker.wake();
             let mut events = Vec::new();
-            poller.wait(None, &mut events).expect("a wait");
+            wait(&mut poller, None, &mut events);
             let thread = std::thread::spawn({
                 let waker = waker.clone();
                 move || waker.wake()
             });
-            poller.wait(None, &mut events).expect("a wait");
+            wait(&mut poller, None, &mut events);
             assert!(events.is_empty(), "{poller:?}: {events:?}");
             thread.join().expect("it only wakes");
         }
@@ -211,7 +245,7 @@ fn a_wait_ends_when_its_time_is_over() {
         assert!(reports(&mut poller).is_empty());
         let began = Instant::now();
         let mut events = Vec::new();
-        poller.wait(Some(Duration::from_millis(20)), &mut events).expect("a wait");
+        wait(&mut poller, Some(Duration::from_millis(20)), &mut events);
         assert!(began.elapsed() >= Duration::from_millis(20), "{poller:?} has nothing to return early for");
         assert!(events.is_empty());
     });

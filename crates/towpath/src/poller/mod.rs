@@ -16,6 +16,8 @@
 //! * Dropping a poller lets go of all files.
 //! * Reports that were under way, or come because a duplicate of a closed descriptor lives on, may still be returned: the
 //!   worker's tokens carry a generation, and it drops those.
+//! * Of writing, reports need tell only if that was asked for, by `add` or later by [`add_writing`](Poller::add_writing):
+//!   if the descriptor is ready for it at that moment, the next `wait` says so. They may tell anyway.
 //! * `wait` returns after the timeout, after at least one event, or after a wake; with no timeout, only after the others.
 //!   It may return early. It never reports an interrupted call (EINTR).
 //! * A wake from another thread, before or during a `wait`, makes that `wait` return. Wakes before it count as one.
@@ -31,20 +33,28 @@ use std::str::FromStr;
 use std::time::Duration;
 
 bitflags::bitflags! {
-    /// What a report says of a descriptor.
+    /// What a report says of a descriptor, in the bits of poll(2) and epoll(7).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) struct Ready: u8 {
-        const READABLE = 1;
-        const WRITABLE = 2;
-        /// The peer will send no more (EPOLLRDHUP).
-        const READ_CLOSED = 4;
-        /// Both directions are over (EPOLLHUP).
-        const HANGUP = 8;
-        /// An error is pending (EPOLLERR).
-        const ERROR = 16;
-        /// There is urgent data (EPOLLPRI).
-        const URGENT = 32;
+    pub(crate) struct Ready: u32 {
+        const READABLE = libc::POLLIN as u32;
+        const WRITABLE = libc::POLLOUT as u32;
+        /// The peer will send no more.
+        const READ_CLOSED = libc::POLLRDHUP as u32;
+        /// Both directions are over.
+        const HANGUP = libc::POLLHUP as u32;
+        /// An error is pending.
+        const ERROR = libc::POLLERR as u32;
+        /// There is urgent data.
+        const URGENT = libc::POLLPRI as u32;
     }
+}
+
+/// What a registration is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// Reading, and with it the ends of the connection. Most sockets wait for nothing else.
+    Reading,
+    Both,
 }
 
 /// What a worker calls a registration: an index and a generation, so that a late report is told from a fresh one.
@@ -112,8 +122,9 @@ pub(crate) fn available(kind: PollerKind) -> (PollerKind, Option<io::Error>) {
 #[derive(Debug)]
 pub(crate) enum Poller {
     Os(os::Os),
+    /// With what the last wait has brought.
     #[cfg(target_os = "linux")]
-    Uring(Box<uring::Uring>),
+    Uring(Box<uring::Uring>, Vec<Event>),
 }
 
 /// Makes the `wait` of one poller return, from any thread.
@@ -130,21 +141,31 @@ impl Poller {
             PollerKind::Os => os::Os::new().map(|(poller, waker)| (Poller::Os(poller), Waker::Os(waker))),
             #[cfg(target_os = "linux")]
             PollerKind::Uring => {
-                uring::Uring::new().map(|(poller, waker)| (Poller::Uring(Box::new(poller)), Waker::Uring(waker)))
+                let (poller, waker) = uring::Uring::new()?;
+                Ok((Poller::Uring(Box::new(poller), Vec::new()), Waker::Uring(waker)))
             }
             #[cfg(not(target_os = "linux"))]
             PollerKind::Uring => Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring is Linux's own")),
         }
     }
 
-    pub(crate) fn add(&mut self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+    pub(crate) fn add(&mut self, fd: BorrowedFd<'_>, token: Token, interest: Interest) -> io::Result<()> {
         match self {
-            Poller::Os(os) => os.add(fd, token),
+            Poller::Os(os) => os.add(fd, token, interest),
             #[cfg(target_os = "linux")]
-            Poller::Uring(uring) => {
-                uring.add(fd, token);
+            Poller::Uring(uring, _) => {
+                uring.add(fd, token); // for both
                 Ok(())
             }
+        }
+    }
+
+    /// Has reports on a descriptor that was added for reading tell of writing as well.
+    pub(crate) fn add_writing(&mut self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        match self {
+            Poller::Os(os) => os.add_writing(fd, token),
+            #[cfg(target_os = "linux")]
+            Poller::Uring(..) => Ok(()), // they have from the start
         }
     }
 
@@ -152,7 +173,7 @@ impl Poller {
         match self {
             Poller::Os(os) => os.remove(fd),
             #[cfg(target_os = "linux")]
-            Poller::Uring(_) => self.forget(token),
+            Poller::Uring(..) => self.forget(token),
         }
     }
 
@@ -161,15 +182,26 @@ impl Poller {
         match self {
             Poller::Os(_) => _ = token, // closing ends the registration
             #[cfg(target_os = "linux")]
-            Poller::Uring(uring) => uring.remove(token),
+            Poller::Uring(uring, _) => uring.remove(token),
         }
     }
 
-    pub(crate) fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+    /// Waits for reports, which are then to be taken.
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self {
-            Poller::Os(os) => os.wait(timeout, events),
+            Poller::Os(os) => os.wait(timeout),
             #[cfg(target_os = "linux")]
-            Poller::Uring(uring) => uring.wait(timeout, events),
+            Poller::Uring(uring, reports) => uring.wait(timeout, reports),
+        }
+    }
+
+    /// Hands out what the last wait has brought.
+    #[inline]
+    pub(crate) fn take(&mut self, report: impl FnMut(Event)) {
+        match self {
+            Poller::Os(os) => os.take(report),
+            #[cfg(target_os = "linux")]
+            Poller::Uring(_, reports) => reports.drain(..).for_each(report),
         }
     }
 }

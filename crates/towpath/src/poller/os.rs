@@ -1,67 +1,81 @@
-//! The poller of the operating system, through mio: epoll on Linux. Other Unixes come by it too and are untested.
+//! The poller of the operating system: epoll(7).
 //!
-//! A descriptor is registered once, edge-triggered, for both directions and urgent data; nothing is ever re-armed.
-//! The waker is an eventfd that is written and never read: each write is an edge of its own.
+//! A descriptor is registered once, edge-triggered, for reading and urgent data, and at most once more, for writing as
+//! well; nothing is ever re-armed. The waker is an eventfd that is written and never read: each write is an edge of its own.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
 
-use super::{Event, Ready, Token};
+use super::{Event, Interest, Ready, Token};
 
 /// At most this many reports in one wait: as many tasks as a worker runs before it looks at the clock again.
 const BATCH: usize = 256;
+/// epoll_wait(2) takes an `int` of milliseconds. A wait may end early.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The waker's own token, which no registration gets: its generation is even, and those of registrations are odd.
-const WAKE: mio::Token = mio::Token(0);
+const WAKE: Token = Token { index: 0, generation: 0 };
 
 pub(crate) struct Os {
-    poll: mio::Poll,
-    events: Events,
+    epoll: OwnedFd,
+    /// What the last wait has brought and has not been taken yet.
+    reports: Vec<epoll::Event>,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Waker(Arc<mio::Waker>);
+pub(crate) struct Waker(Arc<OwnedFd>);
 
 impl Os {
     pub(crate) fn new() -> io::Result<(Os, Waker)> {
-        let poll = mio::Poll::new()?;
-        let waker = Waker(Arc::new(mio::Waker::new(poll.registry(), WAKE)?));
-        Ok((Os { poll, events: Events::with_capacity(BATCH) }, waker))
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let waker = Waker(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
+        epoll::add(&epoll, &waker.0, pack(WAKE), EventFlags::IN | EventFlags::ET)?;
+        Ok((Os { epoll, reports: Vec::with_capacity(BATCH) }, waker))
     }
 
-    pub(crate) fn add(&mut self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let interest = interest | Interest::PRIORITY;
-        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), pack(token), interest)
+    pub(crate) fn add(&mut self, fd: BorrowedFd<'_>, token: Token, interest: Interest) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, pack(token), flags(interest))?)
+    }
+
+    pub(crate) fn add_writing(&mut self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, fd, pack(token), flags(Interest::Both))?)
     }
 
     pub(crate) fn remove(&mut self, fd: BorrowedFd<'_>) {
         // It fails only where there is nothing to remove, and that is what was asked for.
-        _ = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+        _ = epoll::delete(&self.epoll, fd);
     }
 
-    pub(crate) fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
-        match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            Err(e) => return Err(e),
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.map(|timeout| whole_millis(timeout.min(LONGEST)));
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.reports), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        let reports = self.events.iter().filter(|event| event.token() != WAKE);
-        events.extend(reports.map(|event| Event { token: unpack(event.token()), ready: ready(event) }));
-        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn take(&mut self, mut report: impl FnMut(Event)) {
+        for event in self.reports.drain(..) {
+            let (token, flags) = (unpack(event.data), event.flags);
+            if token != WAKE {
+                report(Event { token, ready: Ready::from_bits_truncate(flags.bits()) });
+            }
+        }
     }
 }
 
 impl Waker {
     pub(crate) fn wake(&self) {
-        // An eventfd of ours can be written as long as it is open, and it is open as long as this waker lives.
-        self.0.wake().expect("writing to the eventfd of a poller");
+        // The counter is never read, and is full after 2⁶⁴ - 2 wakes.
+        rustix::io::write(self.0.as_fd(), &1_u64.to_ne_bytes()).expect("writing to the eventfd of a poller");
     }
 }
 
@@ -71,22 +85,27 @@ impl std::fmt::Debug for Os {
     }
 }
 
-fn pack(token: Token) -> mio::Token {
-    const { assert!(usize::BITS == 64, "a token fills 64 bits") };
-    mio::Token((token.generation as usize) << 32 | token.index as usize)
+/// The kernel adds errors and hang-up.
+fn flags(interest: Interest) -> EventFlags {
+    let reading = EventFlags::IN | EventFlags::PRI | EventFlags::RDHUP | EventFlags::ET;
+    match interest {
+        Interest::Reading => reading,
+        Interest::Both => reading | EventFlags::OUT,
+    }
 }
 
-fn unpack(token: mio::Token) -> Token {
-    Token { index: token.0 as u32, generation: (token.0 >> 32) as u32 }
+/// Rounded up: it is a wait of `timeout` at least. Of a finer one, rustix makes epoll_pwait2(2), which is of Linux 5.11.
+fn whole_millis(timeout: Duration) -> Timespec {
+    let millis = timeout.as_micros().div_ceil(1000) as i64;
+    Timespec { tv_sec: millis / 1000, tv_nsec: millis % 1000 * 1_000_000 }
 }
 
-fn ready(event: &mio::event::Event) -> Ready {
-    let mut ready = Ready::empty();
-    ready.set(Ready::READABLE, event.is_readable());
-    ready.set(Ready::WRITABLE, event.is_writable());
-    ready.set(Ready::READ_CLOSED, event.is_read_closed());
-    ready.set(Ready::HANGUP, event.is_read_closed() && event.is_write_closed());
-    ready.set(Ready::ERROR, event.is_error());
-    ready.set(Ready::URGENT, event.is_priority());
-    ready
+fn pack(token: Token) -> EventData {
+    EventData::new_u64(u64::from(token.generation) << 32 | u64::from(token.index))
+}
+
+#[inline]
+fn unpack(data: EventData) -> Token {
+    let data = data.u64();
+    Token { index: data as u32, generation: (data >> 32) as u32 }
 }

@@ -171,7 +171,7 @@ impl Uring {
             }
             let result = completion.result();
             if token != WAKE && result >= 0 {
-                events.push(Event { token, ready: ready(result as i16) });
+                events.push(Event { token, ready: Ready::from_bits_truncate(result as u32) });
             }
             // EBADF: closed before it could be armed. ECANCELED: by `begin_again`, which has armed it anew.
             if !cqueue::more(completion.flags()) && !matches!(-result, libc::EBADF | libc::ECANCELED) {
@@ -314,17 +314,6 @@ fn pack(token: Token) -> u64 {
 
 fn unpack(user_data: u64) -> Token {
     Token { index: user_data as u32, generation: (user_data >> 32) as u32 }
-}
-
-fn ready(mask: i16) -> Ready {
-    let mut ready = Ready::empty();
-    ready.set(Ready::READABLE, mask & libc::POLLIN != 0);
-    ready.set(Ready::WRITABLE, mask & libc::POLLOUT != 0);
-    ready.set(Ready::READ_CLOSED, mask & (libc::POLLRDHUP | libc::POLLHUP) != 0);
-    ready.set(Ready::HANGUP, mask & libc::POLLHUP != 0);
-    ready.set(Ready::ERROR, mask & libc::POLLERR != 0);
-    ready.set(Ready::URGENT, mask & libc::POLLPRI != 0);
-    ready
 }
 
 /// Says what an operator can do about a ring that cannot be had.

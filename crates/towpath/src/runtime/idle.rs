@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::Shared;
-use super::task::Task;
+use super::record::Record;
 use super::worker::{Message, Remote, Worker};
 use crate::time::Instant;
 
@@ -108,7 +108,7 @@ impl Worker {
             0 => usize::MAX,
             uneven => uneven,
         };
-        let taken: Vec<Arc<Task>> = {
+        let taken: Vec<Record> = {
             let mut tasks = other.lock();
             let count = tasks.unstarted.len().div_ceil(2).min(most);
             // Counted here before they are no longer counted there: neither worker ends meanwhile.
@@ -117,13 +117,14 @@ impl Worker {
             other.idle.says(tasks.unstarted.len());
             taken.into_iter().map(|task| tasks.live.remove(task.slot())).collect()
         };
-        self.remote.take_in(taken.iter());
-        taken.iter().for_each(|_| self.start_one());
-        other.live.fetch_sub(taken.len(), Ordering::SeqCst);
+        let count = taken.len();
+        self.remote.take_in(taken);
+        (0..count).for_each(|_| self.start_one());
+        other.live.fetch_sub(count, Ordering::SeqCst);
         if self.runtime.is_stopping() {
             _ = other.send(Message::Stop); // it may have waited for these tasks alone; one that has gone is no loss
         }
-        !taken.is_empty()
+        count > 0
     }
 
     /// Whether `other` has taken a step since an earlier look, or may yet take one until the next.

@@ -19,7 +19,8 @@ use std::time::Duration;
 use super::Shared;
 use super::frames::Frames;
 use super::park::may_wait;
-use super::task::Task;
+use super::record::Record;
+use super::table::Placed;
 use super::wait::{On, Op, What};
 use super::wait_queue::{Node, WaitQueue, Waiter};
 use super::worker::{self, Message, Remote, Worker};
@@ -27,7 +28,7 @@ use crate::shim;
 use crate::time::Instant;
 
 /// How long a worker may show no sign of life until it is given up.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a worker tells of its tasks before it goes back to running them.
 const SPELL: Duration = Duration::from_micros(250);
 /// Tasks that are counted under one lock: a few microseconds.
@@ -38,9 +39,9 @@ const FRAMES_BATCH: usize = 8;
 /// A task as it was found.
 #[derive(Debug)]
 pub(crate) struct Seen {
-    pub(crate) task: Arc<Task>,
-    /// The name of its worker's thread.
-    pub(crate) worker: Arc<str>,
+    pub(crate) task: Record,
+    /// Its worker's.
+    pub(crate) remote: Arc<Remote>,
     pub(crate) state: State,
     /// The usable part of its stack, where its worker has told it.
     pub(crate) stack: Option<Range<usize>>,
@@ -188,7 +189,7 @@ impl Worker {
         let mut slot = from;
         loop {
             let slots = self.collect(slot..slot + size, &mut batch);
-            seen.extend(batch.drain(..).map(|(task, suspended)| self.look_at(task, suspended, frames)));
+            seen.extend(batch.drain(..).map(|(seen, suspended)| self.look_at(seen, suspended, frames)));
             slot += size;
             if slot >= slots {
                 return None;
@@ -200,21 +201,17 @@ impl Worker {
     }
 
     /// The tasks in these slots, and whether each has a fiber that is suspended. Returns how many slots there are.
-    fn collect(&self, slots: Range<usize>, batch: &mut Vec<(Arc<Task>, bool)>) -> usize {
+    fn collect(&self, slots: Range<usize>, batch: &mut Vec<(Seen, bool)>) -> usize {
         let tasks = self.remote.lock();
         for task in slots.filter_map(|slot| tasks.live.get(slot)) {
-            // SAFETY: the task is on this worker, whose thread this is: others take it, if it has not started, under this
-            // lock only.
-            let resident = unsafe { task.resident() };
-            // SAFETY: only `step` holds on to a fiber, to that of the task that runs.
-            let suspended = !self.remote.runs(task) && unsafe { &*resident.fiber.get() }.is_some();
-            batch.push((task.clone(), suspended));
+            let suspended = task.has_started() && !self.remote.runs(task);
+            batch.push((Seen::from_outside(task, &self.remote), suspended));
         }
-        tasks.live.capacity()
+        tasks.live.slots()
     }
 
-    fn look_at(&self, task: Arc<Task>, suspended: bool, frames: bool) -> Seen {
-        let mut seen = Seen::from_outside(task, &self.remote);
+    /// Adds what only its worker can tell of a task. One that has started stays here, and ends only while it runs.
+    fn look_at(&self, mut seen: Seen, suspended: bool, frames: bool) -> Seen {
         if !suspended {
             return seen;
         }
@@ -222,26 +219,25 @@ impl Worker {
             // SAFETY: the task is parked, and would have to run on this thread to be so no more.
             *on = unsafe { what.describe() };
         }
-        // SAFETY: the task has a fiber and so stays on this worker, whose thread this is.
-        let fiber = unsafe { seen.task.resident() }.fiber.get();
-        // SAFETY: it is suspended, so that no `step` holds on to it, and nothing else in here does.
-        if let Some((fiber, running)) = unsafe { &mut *fiber } {
-            let stack = running.usable();
-            seen.stack_pointer = fiber.suspended_at();
-            if frames {
-                seen.frames = fiber.look(stack.end);
-                fiber.trim(); // what that took of the stack's memory
-            }
-            seen.stack = Some(stack);
+        // SAFETY: the task has a fiber and so stays on this worker, whose thread this is, and it does not run.
+        let resident = unsafe { seen.task.resident() }.expect("it has a fiber, and has not run since");
+        // SAFETY: it is suspended, so that no `step` holds on to its fiber, and nothing else in here does.
+        let (fiber, running) = unsafe { &mut *resident.fiber.get() };
+        let stack = running.usable();
+        seen.stack_pointer = fiber.suspended_at();
+        if frames {
+            seen.frames = fiber.look(stack.end);
+            fiber.trim(); // what that took of the stack's memory
         }
+        seen.stack = Some(stack);
         seen
     }
 }
 
 impl Remote {
     /// Whether the task is the one that runs here.
-    fn runs(&self, task: &Arc<Task>) -> bool {
-        std::ptr::eq(self.running.load(Ordering::Relaxed), Arc::as_ptr(task))
+    fn runs(&self, task: &Record) -> bool {
+        self.running.load(Ordering::Relaxed) == task.as_ptr().as_ptr()
     }
 
     /// Adds what can be told of the tasks without the worker.
@@ -249,8 +245,8 @@ impl Remote {
         for slot in (0..).step_by(BATCH) {
             let tasks = self.lock();
             let batch = (slot..slot + BATCH).filter_map(|slot| tasks.live.get(slot));
-            seen.extend(batch.map(|task| Seen::from_outside(task.clone(), self)));
-            if slot + BATCH >= tasks.live.capacity() {
+            seen.extend(batch.map(|task| Seen::from_outside(task, self)));
+            if slot + BATCH >= tasks.live.slots() {
                 return;
             }
         }
@@ -258,19 +254,25 @@ impl Remote {
 }
 
 impl Seen {
-    fn from_outside(task: Arc<Task>, worker: &Arc<Remote>) -> Seen {
+    fn from_outside(task: &Placed, remote: &Arc<Remote>) -> Seen {
         let state = match task.waiting() {
-            Some((what, since)) => State::Waiting { what, on: what.on(), since, deadline: task.deadline() },
-            None if worker.runs(&task) => State::Running,
+            Some((what, since, deadline)) => State::Waiting { what, on: what.on(), since, deadline },
+            None if remote.runs(task) => State::Running,
             None => State::Ready,
         };
-        Seen { task, worker: worker.name.clone(), state, stack: None, stack_pointer: None, frames: None }
+        let (task, remote) = (task.record(), remote.clone());
+        Seen { task, remote, state, stack: None, stack_pointer: None, frames: None }
     }
 
     /// Whether the task is still in the wait that it was found in.
     pub(crate) fn still_waits(&self) -> bool {
         match self.state {
-            State::Waiting { what, since, .. } => self.task.waiting() == Some((what, since)),
+            State::Waiting { what, since, .. } => {
+                let tasks = self.remote.lock();
+                let placed = tasks.live.get(self.task.slot()).filter(|placed| placed.is(&self.task));
+                let waiting = placed.and_then(Placed::waiting);
+                waiting.is_some_and(|(now, from, _)| (now, from) == (what, since))
+            }
             State::Running | State::Ready => false,
         }
     }

@@ -1,24 +1,30 @@
 //! The runtime: workers, what they run, and how anything waits.
 //!
 //! Public are [`Runtime`] and its [`Builder`]; the rest is the library's own. From the bottom up: `stack` and `fiber` (what
-//! a task runs on), `task` (its record), `wait`, `park` and `wait_queue` (how it waits), `timer`, `inbox`, `sources` (what a worker
+//! a task runs on), `task`, `record`, `completion`, `origin` and `table` (what it is, what it leaves, whence it comes, where
+//! it is found), `wait`, `park` and `wait_queue` (how it waits), `timer`, `inbox`, `sources` (what a worker
 //! keeps), `worker` (the loop), `idle` (how workers share what has not
 //! started), `trim` (how memory comes back),
 //! `inspect`, `frames` and `resident` (what a task dump asks), `blocking` (threads for what cannot park), `overflow` (the signal handler).
 
 pub(crate) mod blocking;
 mod builder;
+pub(crate) mod completion;
 mod fiber;
 pub(crate) mod frames;
 mod idle;
 mod inbox;
 pub(crate) mod inspect;
+pub(crate) mod origin;
 mod overflow;
 pub(crate) mod park;
+pub(crate) mod record;
 pub(crate) mod resident;
+mod run_queue;
 mod signals;
 mod sources;
 mod stack;
+mod table;
 pub(crate) mod task;
 mod timer;
 mod trim;
@@ -41,7 +47,7 @@ use crate::poller::{self, PollerKind};
 use crate::shim;
 use crate::task::{JoinHandle, TaskDump};
 use crate::time::Instant;
-use task::Task;
+use record::Record;
 use wait::Op;
 use wait_queue::{Node, WaitQueue, Waiter};
 use worker::{Message, Remote, Worker};
@@ -207,6 +213,7 @@ impl Runtime {
     ///
     /// # Panics
     /// If `f` panics, with its panic. If the caller may not wait (see [`Cancelled`](crate::Cancelled)).
+    #[track_caller]
     pub fn run<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> T {
         match self.spawn(f).join() {
             Ok(value) => value,
@@ -293,6 +300,15 @@ pub(crate) fn current() -> Arc<Shared> {
     }
 }
 
+/// Gives a new task to the runtime of the calling task, or to the default one, as [`current`] finds them.
+#[inline]
+pub(crate) fn place(task: Record) {
+    match worker::current() {
+        Some(worker) => worker.runtime.place_near(worker, task),
+        None => current().place(task),
+    }
+}
+
 /// Sees to it that [`current`] does not panic.
 pub(crate) fn ensure() -> io::Result<()> {
     match worker::current() {
@@ -328,23 +344,35 @@ impl Shared {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Gives a new task to the worker that has the fewest; the spawning worker keeps it unless it has markedly more.
-    pub(crate) fn place(self: &Arc<Shared>, task: &Arc<Task>) {
-        let own = worker::current().filter(|worker| Arc::ptr_eq(&worker.runtime, self));
-        if let Some(own) = own.filter(|_| self.remotes().len() == 1) {
+    /// Gives a new task to the worker that has the fewest; a spawning worker of this runtime keeps it unless it has markedly
+    /// more.
+    pub(crate) fn place(self: &Arc<Shared>, task: Record) {
+        if let Some(own) = worker::current().filter(|worker| Arc::ptr_eq(&worker.runtime, self)) {
+            return self.place_near(own, task);
+        }
+        let remote = self.emptiest();
+        let reserved = remote.reserve(self);
+        assert!(reserved, "who spawns from outside holds the runtime");
+        self.hand_to(remote, task);
+    }
+
+    /// The same for a task of one of our own workers.
+    #[inline]
+    fn place_near(&self, own: &Worker, task: Record) {
+        if !own.has_others {
             return own.keep(task);
         }
         let remote = self.emptiest();
-        if let Some(own) = own {
-            let (here, there) = (own.remote.live.load(Ordering::Relaxed), remote.live.load(Ordering::Relaxed));
-            if here <= there + bias(there) || !remote.reserve(self) {
-                return own.keep(task);
-            }
-        } else {
-            let reserved = remote.reserve(self);
-            assert!(reserved, "who spawns from outside holds the runtime");
+        let (here, there) = (own.remote.live.load(Ordering::Relaxed), remote.live.load(Ordering::Relaxed));
+        if here <= there + bias(there) || !remote.reserve(self) {
+            return own.keep(task);
         }
-        remote.take_in(std::iter::once(task));
+        self.hand_to(remote, task);
+    }
+
+    /// Gives a new task to a worker that has reserved a place for it.
+    fn hand_to(&self, remote: &Remote, task: Record) {
+        remote.take_in([task]);
         let sent = remote.send(Message::Start);
         assert!(sent.is_ok(), "a worker stays while a place is reserved");
         self.wake_idle();
@@ -352,10 +380,10 @@ impl Shared {
 
     /// Gives a new task to that worker of this runtime, where it stays: it is not among the unstarted that others take.
     /// False if the runtime is stopping, and the worker may have gone.
-    pub(crate) fn place_on(&self, remote: &Arc<Remote>, task: &Arc<Task>) -> bool {
+    pub(crate) fn place_on(&self, remote: &Arc<Remote>, task: Record) -> bool {
         let reserved = remote.reserve(self);
         if reserved {
-            let task = remote.adopt(task, &mut remote.lock());
+            let task = Remote::adopt(task, &mut remote.lock());
             let sent = remote.send(Message::Run(task));
             assert!(sent.is_ok(), "a worker stays while a place is reserved");
         }

@@ -30,6 +30,7 @@ pub(super) enum Owner {
 }
 
 impl Owner {
+    #[inline]
     pub(super) fn current() -> Owner {
         match worker::current() {
             Some(worker) => Owner::Task(worker.running_task()),
@@ -39,6 +40,7 @@ impl Owner {
 
     /// Parks the caller, whose own `waiter` this is part of, until somebody has claimed that and unparked it, or until
     /// the deadline has passed and nobody can claim it any more.
+    #[inline]
     pub(super) fn park(&self, waiter: &Waiter, wait: Wait<'_>, deadline: Option<Instant>) {
         match self {
             Owner::Task(_) => worker::current().expect("a task waits on its worker").park(waiter, wait, deadline),
@@ -78,7 +80,7 @@ pub(crate) fn spend() {
 /// Refuses to wait where waiting would be wrong: a caller checks this before it changes anything for the wait's sake.
 #[inline]
 pub(crate) fn may_wait() -> Result<(), Cancelled> {
-    if worker::current().is_some() && std::thread::panicking() {
+    if std::thread::panicking() && worker::current().is_some() {
         return Err(Cancelled { reason: Reason::Panicking });
     }
     fork::check()
@@ -168,11 +170,13 @@ impl ThreadParker {
         PARKER.with(Arc::clone)
     }
 
+    #[cold]
     fn unpark(&self) {
         *self.unparked.lock().expect("no code of the user's runs under this lock") = true;
         self.changed.notify_one();
     }
 
+    #[cold]
     fn park(&self, waiter: &Waiter, mut deadline: Option<Instant>) {
         let mut unparked = self.unparked.lock().expect("no code of the user's runs under this lock");
         while !std::mem::take(&mut *unparked) {

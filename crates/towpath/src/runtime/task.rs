@@ -1,4 +1,5 @@
-//! The record of a task: a small counted allocation, apart from its stack, for all who may outlive or wake it.
+//! A task: what all who may outlive or wake it share, in a small counted record (`record`), and its resident, which is in
+//! the head of its stack for as long as it has one.
 //!
 //! ```text
 //! spawned ──▶ queued ──▶ running ──park──▶ parked
@@ -10,55 +11,60 @@
 //! that comes while the task is still on its way out of its fiber only queues it: the queue's worker is the one that it is
 //! leaving, and looks at the queue afterwards.
 
-use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::panic::{Location, RefUnwindSafe};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use super::completion::Completion;
 use super::fiber::Fiber;
+use super::origin::Origin;
 use super::overflow::Running;
-use super::park::Cancelled;
-use super::wait::{Op, Wait, What};
-use super::wait_queue::{Node, WaitQueue, Waiter};
+use super::record::{Kind, Record};
+use super::stack::{HEAD, Stack};
+use super::wait::What;
+use super::wait_queue::Waiter;
 use super::worker::Remote;
-use crate::shim;
 use crate::time::Instant;
 
-/// What a task runs. It catches its own panics and ends by calling [`Completion::finish`].
-pub(crate) type Job = Box<dyn FnOnce(&Task) + Send>;
-
 pub(crate) struct Task {
+    /// How many [`Record`]s there are of it.
+    pub(super) references: AtomicU32,
+    /// Its slot on the worker that it was placed on. Written by whoever places it, before it is queued there.
+    slot: AtomicU32,
+    pub(super) kind: &'static Kind,
     pub(crate) id: u64,
-    pub(crate) name: Option<Box<str>>,
-    pub(crate) spawned_at: &'static Location<'static>,
-    /// The size of its stack in bytes, where it is not the runtime's own.
-    pub(crate) stack_size: Option<NonZeroUsize>,
+    origin: Origin,
+    /// Null until it starts. After its end it means nothing any more.
+    resident: AtomicPtr<Resident>,
     pub(crate) completion: Completion,
-    waiting: Waiting,
-    /// The worker that it was placed on and its slot there. Written by whoever places it, before it is queued there.
-    home: UnsafeCell<Option<(Arc<Remote>, usize)>>,
-    resident: Resident,
 }
 
-/// What only one thread touches at a time: whoever places the task, until it is queued; from then on its worker.
+// As much as a connection or a task that waits costs beside its stack: see docs/performance.md.
+#[cfg(all(target_pointer_width = "64", not(towpath_loom)))]
+const _: () = assert!(size_of::<Task>() <= 56);
+
+/// What only its worker touches, but for what a task dump reads.
 pub(super) struct Resident {
-    /// What to run, until it starts.
-    pub(super) job: Cell<Option<Job>>,
-    /// Its fiber, from its start to its end, and what to say should it overflow.
-    pub(super) fiber: UnsafeCell<Option<(Fiber, Running)>>,
+    /// Its fiber, until its end, and what to say should it overflow.
+    pub(super) fiber: UnsafeCell<(Fiber, Running)>,
+    /// Its worker's, which is there as long as the task is.
+    remote: NonNull<Remote>,
     /// Of its present park: the waiter, and the deadline by [`Instant::as_nanos`], 0 for none, which others may read.
     pub(super) waiter: Cell<*const Waiter>,
     pub(super) deadline: AtomicU64,
     /// When the park began in which its stack was last trimmed, by [`Instant::as_nanos`]; 0 before that.
     pub(super) trimmed: Cell<u64>,
+    waiting: Waiting,
 }
 
-// SAFETY: `home` and `resident` are touched by one thread at a time, as they say, and passed on through the lock of an
-// inbox; others read `home` only to unpark the task, which has been placed long before. The rest is Sync by itself.
+const _: () = assert!(size_of::<Resident>() <= HEAD && HEAD.is_multiple_of(align_of::<Resident>()));
+
+// SAFETY: `resident` is touched by one thread alone, its worker's, but for the atomics in it and for `remote`, which does
+// not change. The rest is Sync by itself.
 unsafe impl Sync for Task {}
 // SAFETY: as above. What the fiber holds may not be Send, but it is never touched, nor dropped, but on its worker: a task
 // whose fiber has not ended is leaked.
@@ -77,61 +83,76 @@ struct Waiting {
 impl RefUnwindSafe for Task {}
 
 impl Task {
-    pub(crate) fn new(name: Option<String>, stack_size: Option<NonZeroUsize>, at: &'static Location<'static>) -> Task {
+    pub(super) fn new(references: u32, kind: &'static Kind, origin: Origin) -> Task {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Task {
+            references: AtomicU32::new(references),
+            slot: AtomicU32::new(0),
+            kind,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            name: name.map(String::into_boxed_str),
-            spawned_at: at,
-            stack_size,
-            completion: Completion::default(),
-            waiting: Waiting::default(),
-            home: UnsafeCell::new(None),
-            resident: Resident {
-                job: Cell::new(None),
-                fiber: UnsafeCell::new(None),
-                waiter: Cell::new(ptr::null()),
-                deadline: AtomicU64::new(0),
-                trimmed: Cell::new(0),
-            },
+            origin,
+            resident: AtomicPtr::new(ptr::null_mut()),
+            completion: Completion::new(),
         }
     }
 
-    /// What it will run.
-    pub(crate) fn with_job(mut self, job: Job) -> Task {
-        *self.resident.job.get_mut() = Some(job);
-        self
+    pub(crate) fn spawned_at(&self) -> &'static Location<'static> {
+        self.origin.spawned_at()
     }
 
-    /// Says which worker the task is on, and its slot there.
-    ///
-    /// # Safety
-    /// The task has not started, and is the caller's alone to place.
-    pub(super) unsafe fn place(&self, remote: Arc<Remote>, slot: usize) {
-        // SAFETY: nobody else looks at it before it is queued.
-        unsafe { *self.home.get() = Some((remote, slot)) };
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.origin.name()
     }
 
-    fn home(&self) -> &(Arc<Remote>, usize) {
-        // SAFETY: it is written before the task is queued, which is before anybody can ask.
-        unsafe { &*self.home.get() }.as_ref().expect("a task runs only after it was placed")
+    /// The size of its stack in bytes, where it is not the runtime's own.
+    pub(crate) fn stack_size(&self) -> Option<NonZeroUsize> {
+        self.origin.stack_size()
     }
 
-    #[inline]
-    pub(crate) fn remote(&self) -> &Arc<Remote> {
-        &self.home().0
+    /// Says which slot the task has on the worker that it is placed on.
+    pub(super) fn place(&self, slot: usize) {
+        self.slot.store(slot as u32, Ordering::Relaxed);
     }
 
     #[inline]
     pub(crate) fn slot(&self) -> usize {
-        self.home().1
+        self.slot.load(Ordering::Relaxed) as usize
     }
 
+    /// The resident of a task that has started and not ended.
+    ///
     /// # Safety
-    /// The caller places the task, or is on its worker's thread.
+    /// The task is on the caller's stack or parked, or the caller has the lock of the tasks that it is among: it cannot end
+    /// while the reference is used. Only its worker touches what is no atomic.
     #[inline]
-    pub(super) unsafe fn resident(&self) -> &Resident {
-        &self.resident
+    pub(super) unsafe fn resident(&self) -> Option<&Resident> {
+        // Acquire: it was written before it was put here.
+        let resident = self.resident.load(Ordering::Acquire);
+        // SAFETY: it lies on the task's own stack, which is not given back before the task has ended.
+        unsafe { resident.as_ref() }
+    }
+}
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Task").field("id", &self.id).field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+impl Resident {
+    #[inline]
+    pub(super) fn remote(&self) -> &Remote {
+        // SAFETY: a worker stays until the last of its tasks has ended.
+        unsafe { self.remote.as_ref() }
+    }
+
+    /// A counted reference to the same.
+    pub(super) fn remote_counted(&self) -> Arc<Remote> {
+        let remote = self.remote.as_ptr().cast_const();
+        // SAFETY: `settle` had it from an Arc, of which the worker has one still.
+        unsafe { Arc::increment_strong_count(remote) };
+        // SAFETY: the count is ours.
+        unsafe { Arc::from_raw(remote) }
     }
 
     /// Writes down that the task is about to leave its fiber, and what for.
@@ -148,21 +169,15 @@ impl Task {
     }
 
     /// What the task waits for, and since when.
-    pub(crate) fn waiting(&self) -> Option<(What, Instant)> {
+    pub(super) fn waiting(&self) -> Option<(What, Instant)> {
         let what = What::from_bits(self.waiting.what.load(Ordering::Relaxed))?;
         Some((what, Instant::from_nanos(self.waiting.since.load(Ordering::Relaxed))))
     }
 
     /// Until when it waits.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let nanos = self.resident.deadline.load(Ordering::Relaxed);
+        let nanos = self.deadline.load(Ordering::Relaxed);
         (nanos != 0).then(|| Instant::from_nanos(nanos))
-    }
-}
-
-impl std::fmt::Debug for Task {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Task").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -180,8 +195,8 @@ unsafe impl Sync for TaskRef {}
 impl TaskRef {
     /// # Safety
     /// The task has been placed. The reference is not used once it has ended.
-    pub(super) unsafe fn new(task: &Arc<Task>) -> TaskRef {
-        TaskRef(NonNull::new(Arc::as_ptr(task).cast_mut()).expect("an allocation's address"))
+    pub(super) unsafe fn new(task: &Record) -> TaskRef {
+        TaskRef(task.as_ptr())
     }
 
     /// # Safety
@@ -197,12 +212,58 @@ impl TaskRef {
     }
 
     /// A counted reference.
-    pub(crate) fn to_arc(self) -> Arc<Task> {
-        let task = self.0.as_ptr().cast_const();
-        // SAFETY: `new` had it from an Arc, and that of its worker's is still there.
-        unsafe { Arc::increment_strong_count(task) };
-        // SAFETY: the count is ours.
-        unsafe { Arc::from_raw(task) }
+    pub(crate) fn to_record(self) -> Record {
+        // SAFETY: `new` had it from one, and that of its worker's is still there.
+        unsafe { Record::another(self.0) }
+    }
+
+    /// The resident, for whoever is the task, or keeps it parked: its waiter's claimer, or its worker.
+    ///
+    /// # Safety
+    /// The task has started. Only its worker touches what is no atomic.
+    #[inline]
+    pub(super) unsafe fn settled(&self) -> &Resident {
+        // SAFETY: it has not ended, as `new` was promised.
+        let resident = unsafe { self.resident() };
+        debug_assert!(resident.is_some(), "it has started");
+        // SAFETY: the caller's promise.
+        unsafe { resident.unwrap_unchecked() }
+    }
+
+    /// Gives the task its stack, on which it will run when its fiber is first resumed.
+    ///
+    /// # Safety
+    /// The task has not started, and the caller is on the thread of the worker that it was placed on, whose `remote` this
+    /// is.
+    pub(super) unsafe fn settle(self, stack: Stack, remote: &Arc<Remote>) {
+        let running = Running::new(&stack, self.id, self.name());
+        let head: *mut Resident = ptr::with_exposed_provenance_mut(stack.head());
+        // SAFETY: the fiber is resumed once from its beginning, by its worker, and the job is its alone.
+        let fiber = Fiber::new(stack, move || unsafe { Record::run(self.0) });
+        let resident = Resident {
+            fiber: UnsafeCell::new((fiber, running)),
+            remote: NonNull::new(Arc::as_ptr(remote).cast_mut()).expect("an allocation's address"),
+            waiter: Cell::new(ptr::null()),
+            deadline: AtomicU64::new(0),
+            trimmed: Cell::new(0),
+            waiting: Waiting::default(),
+        };
+        // SAFETY: the head is as large as it need be, and the stack's owner's, which is the task.
+        unsafe { head.write(resident) };
+        self.resident.store(head, Ordering::Release);
+    }
+
+    /// Takes the stack of a task again whose fiber has ended. It is to be given back only when nobody can find the task
+    /// among its worker's any more.
+    ///
+    /// # Safety
+    /// The caller is on its worker's thread, and no reference to the resident is left there.
+    pub(super) unsafe fn leave(self) -> Stack {
+        // SAFETY: the caller's promise.
+        let fiber = unsafe { self.settled() }.fiber.get();
+        // SAFETY: nobody looks at it any more.
+        let (fiber, _) = unsafe { fiber.read() };
+        fiber.into_stack()
     }
 }
 
@@ -213,105 +274,5 @@ impl Deref for TaskRef {
     fn deref(&self) -> &Task {
         // SAFETY: it has not ended, as `new` was promised, and its worker holds it.
         unsafe { self.0.as_ref() }
-    }
-}
-
-/// How a task ended: the value it returned, in a box whose type its handle knows, or the panic that ended it.
-pub(crate) type Outcome = Result<Box<dyn Any>, Box<dyn Any + Send>>;
-
-/// Where a task leaves its outcome and its handle finds it.
-#[derive(Debug, Default)]
-pub(crate) struct Completion {
-    stage: shim::Mutex<Stage>,
-}
-
-#[derive(Debug, Default)]
-struct Stage {
-    finished: bool,
-    /// The handle is gone: nobody will ask for the outcome.
-    detached: bool,
-    outcome: Option<Carried>,
-    joining: WaitQueue<()>,
-}
-
-#[derive(Debug)]
-struct Carried(Outcome);
-
-// SAFETY: an outcome that is not Send comes from `spawn_local` alone, whose `JoinHandle<T>` is not Send either, for it
-// holds a `PhantomData<T>`. The outcome leaves the stage only through that handle, by `take` or by `detach`, or, with the
-// handle gone, in `finish`, which the task calls: each on the worker's own thread. A `Task` never drops one: see `finish`
-// and `detach`, of which one finds the other done.
-unsafe impl Send for Carried {}
-
-impl Completion {
-    /// Leaves the outcome and wakes who waits for it. Called by the task, on its own stack, last of all.
-    pub(crate) fn finish(&self, outcome: Outcome) {
-        let mut stage = shim::lock(&self.stage);
-        stage.finished = true;
-        if stage.detached {
-            drop(stage); // the value's destructor may do anything, also wait: not under the lock
-            drop(outcome);
-            return;
-        }
-        stage.outcome = Some(Carried(outcome));
-        while let Some(unparker) = stage.joining.claim(|()| ()) {
-            drop(stage);
-            unparker.unpark();
-            stage = shim::lock(&self.stage);
-        }
-    }
-
-    pub(crate) fn is_finished(&self) -> bool {
-        shim::lock(&self.stage).finished
-    }
-
-    /// Takes the outcome if the task has finished. For the handle only, once.
-    pub(crate) fn take(&self) -> Option<Outcome> {
-        shim::lock(&self.stage).outcome.take().map(|carried| carried.0)
-    }
-
-    /// Says that nobody will ask for the outcome any more. For the handle only.
-    pub(crate) fn detach(&self) {
-        let outcome = {
-            let mut stage = shim::lock(&self.stage);
-            stage.detached = true;
-            stage.outcome.take()
-        };
-        drop(outcome);
-    }
-
-    /// Waits until the task has finished, whose number is `id`.
-    pub(crate) fn wait(&self, id: u64) -> Result<(), Cancelled> {
-        let waiter = match Waiter::new() {
-            Ok(waiter) => waiter,
-            Err(_) if self.is_finished() => return Ok(()),
-            Err(cancelled) => return Err(cancelled),
-        };
-        let node = Node::new(&waiter, 0, ());
-        // SAFETY: only a claim ends the wait, and it takes the node out.
-        if unsafe { self.enlist(&node) } {
-            waiter.wait(Wait::on_task(Op::Join, id), None);
-        }
-        Ok(())
-    }
-
-    /// Queues a node to be claimed when the task finishes; false, and not queued, if it has.
-    ///
-    /// # Safety
-    /// As [`WaitQueue::push`]: `delist` it before it moves or ends.
-    pub(crate) unsafe fn enlist(&self, node: &Node<()>) -> bool {
-        let mut stage = shim::lock(&self.stage);
-        if !stage.finished {
-            // SAFETY: the caller's promise; the lock is this stage's.
-            unsafe { stage.joining.push(node) };
-        }
-        !stage.finished
-    }
-
-    /// # Safety
-    /// As [`WaitQueue::remove`].
-    pub(crate) unsafe fn delist(&self, node: &Node<()>) {
-        // SAFETY: the caller's promise.
-        unsafe { shim::lock(&self.stage).joining.remove(node) };
     }
 }

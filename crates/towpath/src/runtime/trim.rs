@@ -76,12 +76,12 @@ impl Worker {
         if trimming.next_slot == 0 {
             trimming.swept = self.remote.idle.steps(); // what parks from here on, the next sweep is for
         }
-        let slots = self.remote.lock().live.capacity();
+        let slots = self.remote.lock().live.slots();
         let end = slots.min(trimming.next_slot + BATCH);
         for slot in trimming.next_slot..end {
             let Some((task, since)) = self.parked_in(slot) else { continue };
             // SAFETY: the task is on this worker, whose thread this is.
-            let resident = unsafe { task.resident() };
+            let resident = unsafe { task.settled() };
             if resident.trimmed.get() == since.as_nanos() {
                 continue;
             }
@@ -91,9 +91,8 @@ impl Worker {
             }
             resident.trimmed.set(since.as_nanos());
             // SAFETY: no task runs now, and nothing else reaches a fiber.
-            if let Some((fiber, _)) = unsafe { &*resident.fiber.get() } {
-                fiber.trim();
-            }
+            let (fiber, _) = unsafe { &*resident.fiber.get() };
+            fiber.trim();
         }
         trimming.next_slot = end;
         if end == slots {
@@ -107,7 +106,7 @@ impl Worker {
         let tasks = self.remote.lock();
         let task = tasks.live.get(slot)?;
         // Asked under the lock: another worker may take one that has not started, and have it park, as soon as we let go.
-        let (_, since) = task.waiting()?;
+        let (_, since, _) = task.waiting()?;
         // SAFETY: it has been placed, and started here, so that it stays; nothing ends it while this thread sweeps.
         Some((unsafe { TaskRef::new(task) }, since))
     }

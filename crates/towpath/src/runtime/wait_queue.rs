@@ -52,6 +52,7 @@ impl Waiter {
 
     /// Waits until a node of this waiter is claimed or the deadline has passed.
     /// After `TimedOut` nobody can claim it any more; its nodes may still be in their queues.
+    #[inline]
     pub(crate) fn wait(&self, wait: Wait<'_>, deadline: Option<Instant>) -> Ended {
         self.owner.park(self, wait, deadline);
         // Relaxed: the unpark has ordered what the claimer did before this, and nobody else changes it any more.
@@ -66,6 +67,7 @@ impl Waiter {
         self.state.compare_exchange(WAITING, ABORTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    #[inline]
     fn claim(&self, case: usize) -> bool {
         let claimed = CLAIMED + case;
         #[cfg(towpath_fault = "torn_claim")]
@@ -92,7 +94,7 @@ pub(crate) struct Node<P> {
     _pinned: PhantomPinned,
 }
 
-/// Guarded by the lock of the queue.
+/// Guarded by the lock of the queue. The first node's `prev` is the last, whose `next` is the first.
 struct Links<P> {
     prev: *const Node<P>,
     next: *const Node<P>,
@@ -130,11 +132,11 @@ impl<P> std::fmt::Debug for Node<P> {
     }
 }
 
-/// Who waits, first come first served: an intrusive list of nodes. Its owner keeps it inside a lock.
+/// Who waits, first come first served: an intrusive ring of nodes. Its owner keeps it inside a lock. It is no more than a
+/// pointer, for each socket has three of them and each task one.
 pub(crate) struct WaitQueue<P> {
-    head: *const Node<P>,
-    tail: *const Node<P>,
-    len: usize,
+    /// The node that came last; null if nobody waits.
+    last: *const Node<P>,
 }
 
 // SAFETY: the queue reaches nodes on other stacks only through `&mut self`, which its owner's lock gives to one thread at
@@ -143,32 +145,39 @@ unsafe impl<P: Send> Send for WaitQueue<P> {}
 
 impl<P> Default for WaitQueue<P> {
     fn default() -> Self {
-        WaitQueue { head: ptr::null(), tail: ptr::null(), len: 0 }
+        WaitQueue { last: ptr::null() }
     }
 }
 
 impl<P> WaitQueue<P> {
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.last.is_null()
     }
 
+    /// How many wait: it counts them.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.nodes().count()
     }
 
     /// Whether somebody other than `waiter` is queued.
     pub(crate) fn has_other(&self, waiter: &Waiter) -> bool {
-        let mut node = self.head;
-        while !node.is_null() {
-            // SAFETY: a linked node is alive, and our `&self` under the owner's lock keeps it linked.
-            let linked = unsafe { &*node };
-            if !ptr::eq(linked.waiter, waiter) {
-                return true;
+        self.nodes().any(|node| !ptr::eq(node.waiter, waiter))
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &Node<P>> {
+        let mut before = self.last;
+        let mut ended = before.is_null();
+        std::iter::from_fn(move || {
+            if ended {
+                return None;
             }
             // SAFETY: under the lock, and the reference ends with this line.
-            node = unsafe { Node::links(node) }.next;
-        }
-        false
+            before = unsafe { Node::links(before) }.next;
+            ended = ptr::eq(before, self.last);
+            // SAFETY: a linked node is alive, and our `&self` under the owner's lock keeps it linked.
+            Some(unsafe { &*before })
+        })
     }
 
     /// Puts `node` at the end.
@@ -176,18 +185,25 @@ impl<P> WaitQueue<P> {
     /// # Safety
     /// Until a `claim` of this queue has taken it or `remove` has been called, the node and its waiter neither move nor
     /// end. All calls with this node are made under the one lock that guards this queue.
+    #[inline]
     pub(crate) unsafe fn push(&mut self, node: &Node<P>) {
+        let node = ptr::from_ref(node);
+        let (prev, next) = match self.last.is_null() {
+            true => (node, node),
+            // SAFETY: a linked node is alive (the promise made to `push`), and its links are ours under the lock.
+            false => (self.last, unsafe { Node::links(self.last) }.next),
+        };
         // SAFETY: we hold the queue's lock, as its `&mut` shows.
         let links = unsafe { Node::links(node) };
         debug_assert!(!links.linked, "a node is in one queue once");
-        *links = Links { prev: self.tail, next: ptr::null(), linked: true };
-        match self.tail.is_null() {
-            true => self.head = node,
-            // SAFETY: a linked node is alive (the promise made to `push`), and its links are ours under the lock.
-            false => unsafe { Node::links(self.tail) }.next = node,
+        *links = Links { prev, next, linked: true };
+        if !self.last.is_null() {
+            // SAFETY: as for the last one's above.
+            unsafe { Node::links(prev) }.next = node;
+            // SAFETY: as above.
+            unsafe { Node::links(next) }.prev = node;
         }
-        self.tail = node;
-        self.len += 1;
+        self.last = node;
     }
 
     /// Takes `node` out if it is still here.
@@ -196,23 +212,29 @@ impl<P> WaitQueue<P> {
     /// `node` was given to `push` of this queue and of no other, or never pushed.
     pub(crate) unsafe fn remove(&mut self, node: &Node<P>) {
         // SAFETY: we hold the queue's lock, as its `&mut` shows.
-        let Links { prev, next, linked } = *unsafe { Node::links(node) };
-        if !linked {
+        if unsafe { Node::links(node) }.linked {
+            self.unlink(node);
+        }
+    }
+
+    /// Takes out a node that is here.
+    #[inline]
+    fn unlink(&mut self, node: &Node<P>) {
+        // SAFETY: we hold the queue's lock, as its `&mut` shows.
+        let links = unsafe { Node::links(node) };
+        links.linked = false;
+        let (prev, next) = (links.prev, links.next);
+        if ptr::eq(next, node) {
+            self.last = ptr::null();
             return;
         }
-        match prev.is_null() {
-            true => self.head = next,
-            // SAFETY: a linked node's neighbour is linked, hence alive; the lock makes its links ours.
-            false => unsafe { Node::links(prev) }.next = next,
+        // SAFETY: a linked node's neighbour is linked, hence alive; the lock makes its links ours.
+        unsafe { Node::links(prev) }.next = next;
+        // SAFETY: as above.
+        unsafe { Node::links(next) }.prev = prev;
+        if ptr::eq(self.last, node) {
+            self.last = prev;
         }
-        match next.is_null() {
-            true => self.tail = prev,
-            // SAFETY: as above.
-            false => unsafe { Node::links(next) }.prev = prev,
-        }
-        // SAFETY: under the lock, and the copies above hold no reference.
-        unsafe { Node::links(node) }.linked = false;
-        self.len -= 1;
     }
 
     /// Ends the first wait that can still be ended, lets `hand_over` move the payload, and returns who must be unparked,
@@ -220,13 +242,14 @@ impl<P> WaitQueue<P> {
     #[must_use]
     pub(crate) fn claim(&mut self, hand_over: impl FnOnce(&mut P)) -> Option<Unparker> {
         loop {
-            if self.head.is_null() {
+            if self.last.is_null() {
                 return None;
             }
             // SAFETY: a linked node is alive until this lock is let go of; once claimed, until its waiter is unparked.
-            let node = unsafe { &*self.head };
-            // SAFETY: it was linked by `push` of this queue.
-            unsafe { self.remove(node) };
+            let last = unsafe { Node::links(self.last) };
+            // SAFETY: as above.
+            let node = unsafe { &*last.next };
+            self.unlink(node);
             // SAFETY: the waiter lives as long as its node.
             let waiter = unsafe { &*node.waiter };
             if !waiter.claim(node.case) {
@@ -241,7 +264,7 @@ impl<P> WaitQueue<P> {
 
 impl<P> std::fmt::Debug for WaitQueue<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WaitQueue").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("WaitQueue").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 

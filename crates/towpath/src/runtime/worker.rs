@@ -17,32 +17,33 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::iter;
-use std::mem::ManuallyDrop;
 use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use slab::Slab;
-
 use super::blocking;
-use super::fiber::{self, Fiber, Step};
+use super::fiber::{self, Step};
 use super::idle::{self, Idle};
 use super::inbox::{Inbox, Sent};
 use super::inspect::Inquiry;
-use super::overflow::{self, Running};
+use super::overflow;
 use super::park::{fork, may_wait};
+use super::record::Record;
+use super::run_queue::RunQueue;
 use super::sources::Sources;
 use super::stack::{Pool, Stack};
+use super::table::Table;
 use super::task::{Task, TaskRef};
 use super::timer::Timers;
 use super::trim::Trimming;
 use super::wait::Wait;
 use super::wait_queue::Waiter;
 use super::{Settings, Shared};
-use crate::poller::{Event, Poller, Ready, Token, Waker};
+use crate::poller::{Interest, Poller, Ready, Token, Waker};
 use crate::shim::{Mutex, MutexGuard, lock};
 use crate::time::Instant;
 
@@ -53,20 +54,18 @@ const BUDGET: u32 = 64;
 
 /// Something whose readiness a worker's poller reports: a socket.
 pub(crate) trait Source: Send + Sync {
-    /// Registers with the worker, which calls this on its own thread because somebody sent [`Message::Attach`].
+    /// Registers with the worker, or for more than before, on the worker's own thread, for somebody sent
+    /// [`Message::Attach`].
     fn attach(self: Arc<Self>, worker: &Worker);
     /// Ends its registration with the worker and sends [`Message::Attach`] to `to`, for somebody sent [`Message::Move`].
     fn move_to(self: Arc<Self>, worker: &Worker, to: &Arc<Remote>);
     /// Ends its registration with the worker, for somebody sent [`Message::Detach`].
     fn detach_from(self: Arc<Self>, worker: &Worker);
-    /// Takes note of a report. Runs none of the user's code, and registers nothing.
+    /// Takes note of a report. Runs none of the user's code, and registers nothing: the poller is in use.
     fn reported(&self, ready: Ready);
     /// Takes note that its worker has gone, or goes before it could attach.
     fn orphaned(&self);
 }
-
-/// What a task runs that never leaves its thread.
-type LocalJob = Box<dyn FnOnce(&Task)>;
 
 /// What other threads ask of a worker.
 pub(crate) enum Message {
@@ -106,7 +105,7 @@ pub(crate) struct Remote {
 #[derive(Default)]
 pub(crate) struct Tasks {
     /// Those that have not ended, by slot.
-    pub(crate) live: Slab<Arc<Task>>,
+    pub(crate) live: Table,
     /// Those of them that have not started, in the order in which they came: any worker may.
     pub(super) unstarted: VecDeque<TaskRef>,
 }
@@ -143,20 +142,19 @@ impl Remote {
     }
 
     /// Gives a task that has not started a slot, in a place that has been reserved. The caller then queues it.
-    pub(super) fn adopt(self: &Arc<Remote>, task: &Arc<Task>, tasks: &mut Tasks) -> TaskRef {
-        let slot = tasks.live.insert(task.clone());
-        // SAFETY: it is new, or was taken out of another worker's tasks under their lock: ours to place.
-        unsafe { task.place(self.clone(), slot) };
-        // SAFETY: it has been placed, and whom we hand it to asks for no more than that it has not ended.
-        unsafe { TaskRef::new(task) }
+    pub(super) fn adopt(task: Record, tasks: &mut Tasks) -> TaskRef {
+        // SAFETY: it is placed with the next step, and whom we hand it to asks for no more than that it has not ended.
+        let placed = unsafe { TaskRef::new(&task) };
+        placed.place(tasks.live.insert(task));
+        placed
     }
 
     /// Takes tasks in that have not started, in places that have been reserved. For each the caller sends or queues a
     /// start; whichever worker comes to it first starts it.
-    pub(super) fn take_in<'a>(self: &Arc<Remote>, new: impl Iterator<Item = &'a Arc<Task>>) {
+    pub(super) fn take_in(&self, new: impl IntoIterator<Item = Record>) {
         let tasks = &mut *self.lock();
         for task in new {
-            let task = self.adopt(task, tasks);
+            let task = Remote::adopt(task, tasks);
             tasks.unstarted.push_back(task);
         }
         self.idle.says(tasks.unstarted.len());
@@ -190,10 +188,9 @@ impl std::fmt::Debug for Remote {
 pub(crate) struct Worker {
     pub(crate) remote: Arc<Remote>,
     pub(super) runtime: Arc<Shared>,
-    /// What to run next: a task that is ready, or (`None`) one that has not started.
-    ready: RefCell<VecDeque<Option<TaskRef>>>,
+    ready: RunQueue,
     /// Whether there are other workers, to take tasks from and to lose them to.
-    has_others: bool,
+    pub(super) has_others: bool,
     timers: RefCell<Timers>,
     poller: RefCell<Poller>,
     sources: RefCell<Sources>,
@@ -220,18 +217,21 @@ pub(crate) fn current<'a>() -> Option<&'a Worker> {
     unsafe { worker.as_ref() }
 }
 
-/// Puts a task that is nowhere else on its worker's queue.
+/// Puts a task that is nowhere else, and has started, on its worker's queue.
 #[inline]
 pub(super) fn enqueue(task: TaskRef) {
+    // SAFETY: it has started, for it was parked.
+    let remote = unsafe { task.settled() }.remote();
     match current() {
-        Some(worker) if Arc::ptr_eq(&worker.remote, task.remote()) => worker.push(task),
+        Some(worker) if ptr::eq(&*worker.remote, remote) => worker.push(task),
         _ => enqueue_elsewhere(task),
     }
 }
 
 #[cold]
 fn enqueue_elsewhere(task: TaskRef) {
-    let remote = task.remote().clone(); // the task may have ended before `send` returns
+    // SAFETY: as above. Counted, for the task may have ended before `send` returns.
+    let remote = unsafe { task.settled() }.remote_counted();
     let sent = remote.send(Message::Run(task));
     assert!(sent.is_ok(), "a worker stays until its last task has ended");
 }
@@ -254,7 +254,7 @@ impl Worker {
         Ok(Worker {
             remote: Arc::new(remote),
             runtime,
-            ready: RefCell::default(),
+            ready: RunQueue::default(),
             has_others: settings.workers > 1,
             timers: RefCell::default(),
             poller: RefCell::new(poller),
@@ -270,7 +270,7 @@ impl Worker {
     pub(super) fn run(self) {
         let worker = &self;
         CURRENT.set(worker);
-        let (mut messages, mut events) = (Vec::new(), Vec::new());
+        let mut messages = Vec::new();
         let mut trimming = Trimming::default();
         loop {
             worker.run_ready();
@@ -278,7 +278,7 @@ impl Worker {
             messages.drain(..).for_each(|message| worker.obey(message));
             worker.fire_timers();
             worker.trim(&mut trimming);
-            let timeout = if !worker.ready.borrow().is_empty() {
+            let timeout = if !worker.ready.is_empty() {
                 Some(Duration::ZERO)
             } else if worker.has_ended() {
                 break;
@@ -290,14 +290,14 @@ impl Worker {
                 }
                 worker.until_due(trimming.due().chain(idle.look_again()))
             };
-            let waited = worker.poller.borrow_mut().wait(timeout, &mut events);
+            let waited = worker.poller.borrow_mut().wait(timeout);
             waited.expect("waiting on a poller of our own");
             worker.remote.inbox.wake_up();
             if worker.has_others {
                 worker.runtime.busy(&worker.remote);
             }
             worker.now.set(Instant::now());
-            events.drain(..).for_each(|event| worker.deliver(event));
+            worker.deliver();
         }
         let orphans: Vec<_> = worker.sources.borrow_mut().drain().collect();
         orphans.iter().for_each(|source| source.orphaned());
@@ -306,7 +306,7 @@ impl Worker {
 
     fn run_ready(&self) {
         for _ in 0..TURN {
-            let Some(next) = self.ready.borrow_mut().pop_front() else { return };
+            let Some(next) = self.ready.pop() else { return };
             if let Some(task) = next.or_else(|| self.remote.next_unstarted()) {
                 self.step(task);
             }
@@ -317,16 +317,17 @@ impl Worker {
     #[inline]
     fn step(&self, task: TaskRef) {
         // SAFETY: the task is on this worker, whose thread this is.
-        let place = unsafe { task.resident() }.fiber.get();
-        // SAFETY: nothing else in here reaches a fiber, and a task that runs is not stepped.
-        let place = unsafe { &mut *place };
-        if place.is_none() {
-            *place = self.start(task);
-        }
-        let Some((fiber, running)) = place else {
-            self.remote.release(task.slot()); // without a stack it ends here
-            return;
+        let resident = match unsafe { task.resident() } {
+            None if !self.start(task) => {
+                self.remote.release(task.slot()); // without a stack it ends here
+                return;
+            }
+            // SAFETY: as above, and it has just started.
+            None => unsafe { task.settled() },
+            Some(resident) => resident,
         };
+        // SAFETY: nothing else in here reaches a fiber, and a task that runs is not stepped.
+        let (fiber, running) = unsafe { &mut *resident.fiber.get() };
         self.budget.set(BUDGET);
         self.remote.idle.step();
         self.remote.running.store(task.as_ptr(), Ordering::Relaxed);
@@ -339,82 +340,76 @@ impl Worker {
         self.remote.running.store(ptr::null_mut(), Ordering::Relaxed);
         if step == Step::Finished {
             if fork::check().is_err() {
-                // A task forked, and this is the child, in which its closure has returned (it could not have waited): the
-                // other tasks are the parent's. A thread that ends as a process's last ends that as well, with 0.
+                // The task forked, and this is the child, in which its closure has returned: the other tasks are the
+                // parent's. A thread that ends as a process's last ends that as well, with 0. In a child no task comes
+                // here otherwise, for `may_wait` lets none suspend.
                 // SAFETY: it ends the process, and nothing else.
                 unsafe { libc::_exit(0) };
             }
-            if let Some((fiber, _)) = place.take() {
-                self.stacks.borrow_mut().give(fiber.into_stack());
-            }
-            self.timers.borrow_mut().remove(task.slot());
-            self.remote.release(task.slot());
+            let slot = task.slot();
+            // SAFETY: this is its worker's thread, and its fiber has ended.
+            let stack = unsafe { task.leave() };
+            self.timers.borrow_mut().remove(slot);
+            self.remote.release(slot);
+            self.stacks.borrow_mut().give(stack);
         }
     }
 
-    /// Makes the fiber of a new task. `None` if there is no memory for its stack.
-    fn start(&self, task: TaskRef) -> Option<(Fiber, Running)> {
-        // SAFETY: the task is on this worker, whose thread this is.
-        let job = unsafe { task.resident() }.job.take().expect("a task has a fiber or has yet to start");
+    /// Gives a new task its stack. False if there is no memory for one.
+    fn start(&self, task: TaskRef) -> bool {
         match self.stack_for(&task) {
-            Ok(stack) => Some(fiber_for(task, stack, job)),
+            Ok(stack) => {
+                // SAFETY: it is new, and was placed here.
+                unsafe { task.settle(stack, &self.remote) };
+                true
+            }
             Err(error) => {
-                let message = format!("no stack for task #{}: {error}", task.id);
-                task.completion.finish(Err(Box::new(message.clone())));
-                // Neither a logger nor a destructor of the user's may run on the worker's own stack, where nothing can
-                // wait. With no thread to be had, the closure leaks.
-                let job = ManuallyDrop::new(job);
-                _ = blocking::spawn(Box::new(move || {
-                    log::error!("{message}");
-                    drop(ManuallyDrop::into_inner(job));
-                }));
-                None
+                give_up(task.to_record(), format!("no stack for task #{}: {error}", task.id));
+                false
             }
         }
     }
 
     fn stack_for(&self, task: &Task) -> io::Result<Stack> {
         let mut stacks = self.stacks.borrow_mut();
-        match task.stack_size {
+        match task.stack_size() {
             Some(size) => stacks.take_sized(size.get()),
             None => stacks.take(),
         }
     }
 
     /// Starts a task that may not leave this thread, after those that are ready.
-    pub(crate) fn spawn_local(&self, task: &Arc<Task>, job: LocalJob) -> io::Result<()> {
-        let stack = self.stack_for(task)?;
+    pub(crate) fn spawn_local(&self, task: Record) -> io::Result<()> {
+        let stack = self.stack_for(&task)?;
         self.remote.live.fetch_add(1, Ordering::SeqCst);
-        let task = self.remote.adopt(task, &mut self.remote.lock());
-        // SAFETY: the task is on this worker, whose thread this is.
-        let place = unsafe { task.resident() }.fiber.get();
-        // SAFETY: it is new, and only we know of it.
-        unsafe { *place = Some(fiber_for(task, stack, job)) };
+        let task = Remote::adopt(task, &mut self.remote.lock());
+        // SAFETY: it is new, and was placed here.
+        unsafe { task.settle(stack, &self.remote) };
         self.push(task);
         Ok(())
     }
 
     /// Places a new task here: its own worker is there for it as long as the task that spawns it is.
-    pub(super) fn keep(&self, task: &Arc<Task>) {
+    pub(super) fn keep(&self, task: Record) {
         self.remote.live.fetch_add(1, Ordering::SeqCst);
         if self.has_others {
             self.remote.take_in(iter::once(task));
             self.start_one();
             self.runtime.wake_idle();
         } else {
-            let task = self.remote.adopt(task, &mut self.remote.lock());
+            let task = Remote::adopt(task, &mut self.remote.lock());
             self.push(task);
         }
     }
 
     /// Queues the start of a task that was taken in.
     pub(super) fn start_one(&self) {
-        self.ready.borrow_mut().push_back(None);
+        self.ready.push(None);
     }
 
     #[inline]
     fn push(&self, task: TaskRef) {
-        self.ready.borrow_mut().push_back(Some(task));
+        self.ready.push(Some(task));
     }
 
     #[inline]
@@ -429,17 +424,20 @@ impl Worker {
     #[inline]
     pub(super) fn park(&self, waiter: &Waiter, wait: Wait<'_>, deadline: Option<Instant>) {
         let task = self.running_task();
-        task.begin_park(wait.what, self.now.get());
+        // SAFETY: the task runs, on this worker.
+        let resident = unsafe { task.settled() };
+        resident.begin_park(wait.what, self.now.get());
         match deadline {
             None => fiber::suspend(),
             Some(deadline) => self.park_until(task, waiter, deadline),
         }
-        task.end_park();
+        resident.end_park();
     }
 
+    #[inline(never)]
     fn park_until(&self, task: TaskRef, waiter: &Waiter, deadline: Instant) {
-        // SAFETY: the task is on this worker, whose thread this is.
-        let resident = unsafe { task.resident() };
+        // SAFETY: the task runs, on this worker.
+        let resident = unsafe { task.settled() };
         resident.waiter.set(waiter);
         resident.deadline.store(deadline.as_nanos(), Ordering::Relaxed);
         // An entry that is due before the deadline stays as it is, and moves on when it comes due.
@@ -483,14 +481,19 @@ impl Worker {
 
     /// Ends the park of the task in `slot` if its deadline has passed.
     fn due(&self, slot: usize, now: Instant) {
-        // SAFETY: tasks in slots have been placed. It is used only if it waits, so that it has not ended.
-        let task = unsafe { TaskRef::new(&self.remote.lock().live[slot]) };
-        match task.deadline() {
+        let task = {
+            let tasks = self.remote.lock();
+            let Some(task) = tasks.live.get(slot) else { return }; // it has ended
+            // SAFETY: it is used only if it waits, so that it has not ended.
+            unsafe { TaskRef::new(task) }
+        };
+        // SAFETY: the task is on this worker, whose thread this is.
+        let Some(resident) = (unsafe { task.resident() }) else { return }; // it has not started
+        match resident.deadline() {
             None => {} // it waits without one, or runs
             Some(deadline) if deadline > now => self.timers.borrow_mut().set(slot, deadline.as_nanos()),
             Some(_) => {
-                // SAFETY: the task is on this worker, whose thread this is.
-                let waiter = unsafe { task.resident() }.waiter.get();
+                let waiter = resident.waiter.get();
                 // SAFETY: the waiter stays on the task's stack while the task is parked, and it is: it has a deadline.
                 let late = unsafe { &*waiter }.abort();
                 if late {
@@ -525,19 +528,34 @@ impl Worker {
         }
     }
 
+    /// Hands out what the poller has to report.
     #[inline]
-    fn deliver(&self, event: Event) {
-        if let Some(source) = self.sources.borrow().find(event.token) {
-            source.reported(event.ready);
-        }
+    fn deliver(&self) {
+        let sources = self.sources.borrow();
+        self.poller.borrow_mut().take(|event| {
+            if let Some(source) = sources.find(event.token) {
+                source.reported(event.ready);
+            }
+        });
     }
 
     /// Begins reports on `fd` to `source`.
-    pub(crate) fn register(&self, fd: BorrowedFd<'_>, source: Arc<dyn Source>) -> io::Result<Token> {
+    pub(crate) fn register(
+        &self,
+        fd: BorrowedFd<'_>,
+        source: Arc<dyn Source>,
+        interest: Interest,
+    ) -> io::Result<Token> {
         fork::check()?; // the poller is the parent's
         let token = self.sources.borrow_mut().insert(source);
-        let added = self.poller.borrow_mut().add(fd, token);
+        let added = self.poller.borrow_mut().add(fd, token, interest);
         added.inspect_err(|_| self.forget(token)).map(|()| token)
+    }
+
+    /// Has reports on `fd`, registered for reading, tell of writing as well.
+    pub(crate) fn register_writing(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        fork::check()?;
+        self.poller.borrow_mut().add_writing(fd, token)
     }
 
     /// Ends reports on `fd`.
@@ -557,9 +575,22 @@ impl Worker {
     }
 }
 
-fn fiber_for(task: TaskRef, stack: Stack, job: impl FnOnce(&Task) + 'static) -> (Fiber, Running) {
-    let running = Running::new(&stack, task.id, task.name.as_deref());
-    (Fiber::new(stack, move || job(&task)), running)
+/// Ends a task that cannot start with a panic. Neither a logger nor a destructor of the user's may run on the worker's own
+/// stack, where nothing can wait. With no thread to be had, the closure leaks.
+fn give_up(task: Record, message: String) {
+    let (there, told) = (task.clone(), message.clone());
+    let gone = blocking::spawn(Box::new(move || {
+        log::error!("{told}");
+        // SAFETY: nobody else comes to run it, and what is not Send has its stack before it is placed.
+        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { there.drop_job() }));
+        // SAFETY: as above.
+        unsafe { there.fail(Box::new(told)) };
+        dropped.unwrap_or_else(|panic| resume_unwind(panic));
+    }));
+    if gone.is_err() {
+        // SAFETY: as above: the thread that was to do so does not exist.
+        unsafe { task.fail(Box::new(message)) };
+    }
 }
 
 impl std::fmt::Debug for Worker {

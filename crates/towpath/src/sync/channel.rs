@@ -211,6 +211,7 @@ unsafe impl<T> Describe for Core<T> {
 }
 
 /// Unparks the other side of a message that has just passed.
+#[inline]
 pub(super) fn wake(unparker: Option<Unparker>) {
     if let Some(unparker) = unparker {
         unparker.unpark();

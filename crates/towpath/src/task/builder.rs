@@ -1,14 +1,15 @@
 //! [`spawn`] and its kin, and [`Builder`], which names a task and sizes its stack.
 
-use std::any::Any;
 use std::io;
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::JoinHandle;
+use crate::runtime::origin::Origin;
+use crate::runtime::record::{Job, Record};
 use crate::runtime::worker::{self, Remote};
-use crate::runtime::{self, Shared, blocking, task};
+use crate::runtime::{self, Shared, blocking};
 
 /// Spawns a task: `f` runs on a stack of its own, whenever a worker gets to it.
 ///
@@ -27,7 +28,9 @@ use crate::runtime::{self, Shared, blocking, task};
 /// [`join`]: JoinHandle::join
 #[track_caller]
 pub fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    Builder::new().spawn_on(&runtime::current(), f)
+    let [task, record] = Record::new(f, Origin::plain(Location::caller()));
+    runtime::place(task);
+    JoinHandle::new(record)
 }
 
 /// Spawns a task on the worker of the calling task, from which it never moves: neither `f` nor its value need be `Send`.
@@ -61,9 +64,8 @@ pub fn spawn_local<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T>
 /// If no thread can be started.
 #[track_caller]
 pub fn spawn_blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    let record = Arc::new(task::Task::new(None, None, Location::caller()));
-    let job = record.clone();
-    let spawned = blocking::spawn(Box::new(move || run(f, &job)));
+    let (job, record) = Job::new(f, Origin::plain(Location::caller()));
+    let spawned = blocking::spawn(Box::new(|| job.run()));
     spawned.unwrap_or_else(|error| panic!("failed to start a thread for blocking work: {error}"));
     JoinHandle::new(record)
 }
@@ -141,8 +143,8 @@ impl Builder {
         self.check()?;
         let worker =
             worker::current().expect("spawn_local is for tasks: on a plain thread there is no worker to stay on");
-        let record = Arc::new(self.record());
-        worker.spawn_local(&record, Box::new(|task| run(f, task)))?;
+        let [task, record] = Record::new(f, self.origin());
+        worker.spawn_local(task)?;
         Ok(JoinHandle::new(record))
     }
 
@@ -152,8 +154,8 @@ impl Builder {
         runtime: &Arc<Shared>,
         f: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        let record = Arc::new(self.record().with_job(Box::new(|task| run(f, task))));
-        runtime.place(&record);
+        let [task, record] = Record::new(f, self.origin());
+        runtime.place(task);
         JoinHandle::new(record)
     }
 
@@ -165,8 +167,8 @@ impl Builder {
         remote: &Arc<Remote>,
         f: impl FnOnce() -> T + Send + 'static,
     ) -> Option<JoinHandle<T>> {
-        let record = Arc::new(self.record().with_job(Box::new(|task| run(f, task))));
-        runtime.place_on(remote, &record).then(|| JoinHandle::new(record))
+        let [task, record] = Record::new(f, self.origin());
+        runtime.place_on(remote, task).then(|| JoinHandle::new(record))
     }
 
     fn check(&self) -> io::Result<()> {
@@ -175,17 +177,8 @@ impl Builder {
     }
 
     #[track_caller]
-    fn record(self) -> task::Task {
-        task::Task::new(self.name, self.stack_size.and_then(NonZeroUsize::new), Location::caller())
-    }
-}
-
-/// What every task runs: `f`, then its outcome to whoever holds the handle. Nothing unwinds out of here.
-fn run<T: 'static>(f: impl FnOnce() -> T, task: &task::Task) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| Box::new(f()) as Box<dyn Any>));
-    // With the handle gone, the outcome's destructor runs here, and it is the user's code as well.
-    let finished = catch_unwind(AssertUnwindSafe(|| task.completion.finish(outcome)));
-    if let Err(panic) = finished {
-        std::mem::forget(panic); // whose own destructor might panic again; the message has been printed
+    fn origin(self) -> Origin {
+        let stack_size = self.stack_size.and_then(NonZeroUsize::new);
+        Origin::built(Location::caller(), self.name.map(String::into_boxed_str), stack_size)
     }
 }

@@ -137,7 +137,7 @@ pub struct StackInfo {
 /// Lists the live tasks of the calling task's runtime; on a plain thread, of the default one.
 ///
 /// No worker is stopped: each tells of its tasks between two of them, and goes back to running them after a quarter of a
-/// millisecond. A worker that has not answered within a tenth of a second, because a task holds it up, is told by
+/// millisecond. A worker that has not answered for half a second, because a task holds it up, is told by
 /// [`TaskDump::silent`]; of its tasks the dump knows nothing but what they wait for, and which of them runs.
 ///
 /// A call from a task may let other tasks run first, as every call may that can wait.
@@ -198,7 +198,8 @@ impl TaskDump {
         self.workers
     }
 
-    /// The workers that did not answer, by the names of their threads: each is held up by the task that it runs.
+    /// The workers that did not answer, by the names of their threads: each is held up by the task that it runs, or is given no
+    /// processor.
     pub fn silent(&self) -> impl Iterator<Item = &str> {
         self.silent.iter().map(|name| &**name)
     }
@@ -219,7 +220,7 @@ fn describe(seen: Vec<Seen>, stack_size: usize) -> impl Iterator<Item = TaskInfo
     let depths = resident::depths(&stacks);
     let now = Instant::now();
     seen.into_iter().zip(sockets).zip(depths).map(move |((seen, socket), depth)| {
-        let size = seen.task.stack_size.map_or(stack_size, usize::from);
+        let size = seen.task.stack_size().map_or(stack_size, usize::from);
         let in_use = seen.stack.as_ref().zip(seen.stack_pointer).map(|(stack, pointer)| stack.end - pointer);
         let high_water = depth.filter(|_| seen.stack.is_some()).max(in_use);
         let (state, waiting) = match seen.state {
@@ -232,7 +233,14 @@ fn describe(seen: Vec<Seen>, stack_size: usize) -> impl Iterator<Item = TaskInfo
             }
         };
         let stack = StackInfo { size, in_use, high_water };
-        TaskInfo { task: Task::new(seen.task), worker: seen.worker, state, waiting, stack, backtrace: None }
+        TaskInfo {
+            task: Task::new(seen.task),
+            worker: seen.remote.name.clone(),
+            state,
+            waiting,
+            stack,
+            backtrace: None,
+        }
     })
 }
 
@@ -311,7 +319,7 @@ impl TaskInfo {
 
     /// Where the task was spawned.
     pub fn spawned_at(&self) -> &'static Location<'static> {
-        self.task.record.spawned_at
+        self.task.record.spawned_at()
     }
 
     /// The name of the thread of the task's worker. One that has not started may yet start on another.

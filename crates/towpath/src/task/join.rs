@@ -3,12 +3,12 @@
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 
 use super::Task;
+use crate::runtime::completion::Completion;
 use crate::runtime::park::Cancelled;
-use crate::runtime::task::{Completion, Outcome};
-use crate::runtime::{resume_panic, task};
+use crate::runtime::record::Record;
+use crate::runtime::resume_panic;
 
 /// The right to wait for a task and to have what it returned. Dropping it lets the task run on alone.
 ///
@@ -51,7 +51,7 @@ pub enum JoinError<T> {
 }
 
 impl<T: 'static> JoinHandle<T> {
-    pub(super) fn new(record: Arc<task::Task>) -> JoinHandle<T> {
+    pub(super) fn new(record: Record) -> JoinHandle<T> {
         JoinHandle { task: Task::new(record), result: PhantomData }
     }
 
@@ -68,11 +68,10 @@ impl<T: 'static> JoinHandle<T> {
 
     /// What the task left. It has finished.
     fn outcome(&self) -> Result<T, JoinError<T>> {
-        let outcome: Outcome = self.completion().take().expect("the outcome is taken once");
-        match outcome {
-            Ok(value) => Ok(*value.downcast().expect("a task's value has the type of its handle")),
-            Err(panic) => Err(JoinError::Panicked(panic)),
-        }
+        // SAFETY: `new` was given a record whose closure returns a `T`; and a handle whose `T` is not Send is on the thread
+        // that the task ran on, for it cannot leave it.
+        let outcome = unsafe { self.task.record.take() };
+        outcome.expect("the outcome is taken once").map_err(JoinError::Panicked)
     }
 }
 
@@ -94,7 +93,7 @@ impl<T> JoinHandle<T> {
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
-        self.completion().detach();
+        self.task.record.detach();
     }
 }
 

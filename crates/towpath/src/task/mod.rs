@@ -9,19 +9,19 @@ mod join;
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::sync::Arc;
 
 pub use builder::{Builder, spawn, spawn_blocking, spawn_local, unblock};
 pub(crate) use dump::JSON_VERSION;
 pub use dump::{Arm, Backtrace, ChannelInfo, SocketInfo, StackInfo, TaskDump, TaskInfo, TaskState, WaitsOn, dump};
 pub use join::{JoinError, JoinHandle};
 
-use crate::runtime::{task, worker};
+use crate::runtime::record::Record;
+use crate::runtime::worker;
 
 /// A task as others know it: the counterpart of `std::thread::Thread`.
 #[derive(Clone)]
 pub struct Task {
-    record: Arc<task::Task>,
+    record: Record,
 }
 
 /// A number that names one task among all of the process, never used again.
@@ -29,7 +29,7 @@ pub struct Task {
 pub struct TaskId(NonZeroU64);
 
 impl Task {
-    fn new(record: Arc<task::Task>) -> Task {
+    fn new(record: Record) -> Task {
         Task { record }
     }
 
@@ -40,7 +40,7 @@ impl Task {
 
     /// The name given to [`Builder::name`], if any.
     pub fn name(&self) -> Option<&str> {
-        self.record.name.as_deref()
+        self.record.name()
     }
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for TaskId {
 /// assert_eq!(id.join().unwrap(), Some(expected));
 /// ```
 pub fn current() -> Option<Task> {
-    worker::current().map(|worker| Task::new(worker.running_task().to_arc()))
+    worker::current().map(|worker| Task::new(worker.running_task().to_record()))
 }
 
 /// Lets other ready tasks of this worker run before this one goes on. On a plain thread, `std::thread::yield_now`.

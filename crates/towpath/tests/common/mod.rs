@@ -107,20 +107,9 @@ impl Drop for Watchdog {
 fn bark(test: &str, runtime: Option<&Runtime>) -> ! {
     say(&format!("{test}: still not done after {PATIENCE:?}. Its threads:"));
     threads().iter().for_each(|line| say(line));
-    let dump = || task::dump().to_string();
-    let dump = match runtime {
-        Some(runtime) => runtime.spawn(dump),
-        None => towpath::spawn(dump),
-    };
-    for _ in 0..20 {
-        if dump.is_finished() {
-            say("Its tasks:");
-            say(&dump.join().unwrap_or_else(|error| format!("{error:?}")));
-            std::process::abort();
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    say("No worker answers: all are stuck in tasks that do not park.");
+    // Of a worker that a task holds up, this says so, and which task it is.
+    let dump = runtime.map_or_else(task::dump, Runtime::dump);
+    say(&format!("Its tasks:\n{dump}"));
     std::process::abort();
 }
 

@@ -144,19 +144,8 @@ pub(crate) fn fail(why: &str, scenarios: &[Arc<Scenario>]) -> ! {
     scenarios.iter().for_each(|scenario| eprint!("{}", scenario.describe()));
     let runtimes: Vec<_> = lock(&RUNTIMES).iter().filter_map(Weak::upgrade).collect();
     for runtime in runtimes {
-        // To ask a runtime for its tasks one has to be among them, and its workers may hang.
-        let (tell, told) = std::sync::mpsc::channel();
-        let ask = move || {
-            drop(runtime.spawn(move || {
-                _ = tell.send(towpath::task::dump().to_string());
-            }));
-            std::mem::forget(runtime);
-        };
-        thread::spawn(ask);
-        match told.recv_timeout(Duration::from_secs(1)) {
-            Ok(dump) => eprintln!("tasks of a runtime:\n{dump}"),
-            Err(_) => eprintln!("a runtime does not answer"),
-        }
+        eprintln!("tasks of a runtime:\n{}", runtime.dump());
+        std::mem::forget(runtime);
     }
     eprintln!("tasks of the default runtime:\n{}", towpath::task::dump());
     let (table, _) = super::tally::table();

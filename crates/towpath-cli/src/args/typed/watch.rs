@@ -25,7 +25,7 @@ pub(in crate::args) struct Watch {
 
     /// Print one table, and exit
     ///
-    /// As without this option, when stdout is no terminal.
+    /// As without this option, when stdout is no terminal, or one that can do nothing but print (TERM=dumb).
     #[arg(long, conflicts_with_all = ["events", "for_time"])]
     pub(in crate::args) once: bool,
 
@@ -62,28 +62,29 @@ pub(super) const ABOUT_WATCH: &str = concat!(
     "\
 The table:
   STATE          the state of RFC 9293; CLOSED is kept for 10 s
-  FOR            how long in this state; from when we first saw it, with \">\" if it had begun before that
-  RQ SQ          bytes received and not read, bytes sent and not acknowledged; of a listener: connections
-                 that wait to be accepted / how many may (FULL: the next ones are dropped)
+  FOR            how long in this state; with > it had begun before we first saw it
+  RQ SQ          bytes received and not read, bytes sent and not acknowledged; of a listener:
+                 connections that wait to be accepted / how many may (FULL: more are dropped)
   RTT CWND RETR  smoothed round-trip time, congestion window in segments, segments sent again
-  OWNER          command, process number / descriptor; a socket without one waits to be accepted, or its
-                 process is somebody else's (try sudo)
-  TASK           of programs that let themselves be inspected (towpath serve does): the task that uses the
-                 socket, what it is doing, for how long
+  OWNER          command, process / descriptor; a socket without one waits to be accepted, or
+                 its process is somebody else's (try sudo)
+  TASK           of programs that let themselves be inspected (towpath serve does): the task
+                 that uses the socket, what it waits in, for how long
 
 Filters:
-  port:8330  port:80,443  port:8000-8100         a port of either end; for short: 8330, :8330
-  state:close-wait  state:listen,established     a state
-  addr:127.0.0.1  addr:10.0.0.0/8  addr:[::1]    an address of either end; a listener at every address has each
-  process:8808  process:demo  process:/^de.o$/   a process: its number, a part of its command, a pattern of it
-  127.0.0.1:8330  [::1]:8330                     one end with this address and this port
+  port:8330  port:80,443  port:8000-8100      a port of either end; for short: 8330, :8330
+  state:close-wait  state:listen,established  a state
+  addr:127.0.0.1  addr:10.0.0.0/8  addr:::1   an address of either end; a listener at every
+                                              address has each
+  process:8808  process:demo  process:/^de/   its number, a part of its command, a pattern
+  127.0.0.1:8330  [::1]:8330                  one end with this address and this port
 
 Conditions of --fail-if, with > >= < <= = !=:
-  count(FILTER)>N       how many sockets pass FILTER; count() counts all that are watched
-  age(FILTER)>DUR       how long one of them has been in its state, seen from our first look: give it --for
-  recvq(FILTER)>N       the fullest receive queue, in bytes; a listener's: connections that wait
-  sendq(FILTER)>N       the fullest send queue, in bytes
-  STATE>DUR             short for age(state:STATE)>DUR
+  count(FILTER)>N    how many sockets pass FILTER; count() counts all that are watched
+  age(FILTER)>DUR    how long one of them has been in its state, from our first look on
+  recvq(FILTER)>N    the fullest receive queue, in bytes; a listener's: connections that wait
+  sendq(FILTER)>N    the fullest send queue, in bytes
+  STATE>DUR          short for age(state:STATE)>DUR
 
 Keys:
 ",
@@ -91,10 +92,10 @@ Keys:
     "
 
 Examples:
-  towpath watch 8330                               both ends of what listens or connects to that port
-  towpath watch --events 8330                      the life of each connection, a line a change; sudo misses none
-  towpath watch --once state:close-wait            who forgot to close?
-  towpath watch --once --json | jq 'select(.recv_queue > 0)'
+  towpath watch 8330                       both ends of what listens or connects there
+  towpath watch --events 8330              the life of each connection, a line a change
+  towpath watch --once state:close-wait    who forgot to close?
+  towpath watch --once --json | jq 'select(.recv_queue_bytes > 0)'
   towpath watch --for 10s --fail-if 'close-wait>5s' process:demo >/dev/null || echo leaks
 
 ",

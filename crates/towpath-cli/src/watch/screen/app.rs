@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use towpath_diag::{Event, Socket, Source};
 
 use super::super::columns::{self, Column, Style, Tone};
@@ -16,6 +15,7 @@ use super::super::table::Ends;
 use super::super::watcher::Watcher;
 use super::detail::{self, Line};
 use super::draw::{Body, Header, History, Scene, Status, Table, heights, page_height};
+use super::keys::Key;
 use super::prompt::{Prompt, Typing};
 use crate::args::KEYS;
 use crate::exit::{Exit, Failure};
@@ -69,6 +69,8 @@ pub(super) struct App {
     page: Option<Page>,
     prompt: Option<Prompt>,
     message: Option<(String, Tone)>,
+    /// What a capture has come to, while there is one.
+    recording: Option<String>,
 }
 
 /// What lies over the table.
@@ -114,6 +116,7 @@ impl App {
             page: None,
             prompt: None,
             message: None,
+            recording: None,
         }
     }
 
@@ -135,6 +138,20 @@ impl App {
     /// Says something in the last line, until a key is pressed.
     pub(super) fn say(&mut self, text: impl Into<String>, tone: Tone) {
         self.message = Some((text.into(), tone));
+    }
+
+    /// Says how far a capture is, while there is one.
+    pub(super) fn set_recording(&mut self, progress: Option<String>) {
+        self.recording = progress;
+    }
+
+    /// Who has the chosen socket, and which tasks use it, in words.
+    pub(super) fn owner_of_chosen(&self) -> String {
+        let whole = self.chosen.and_then(|cookie| self.watcher.find(cookie)).and_then(|row| self.watcher.whole(row));
+        let cells = whole
+            .iter()
+            .flat_map(|whole| [Column::Owner, Column::Task].map(|column| column.cell(whole, self.style()).text));
+        cells.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", task ")
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -173,16 +190,13 @@ impl App {
     }
 
     /// Does what `key` means.
-    pub(super) fn key(&mut self, key: KeyEvent) -> Option<Wish> {
+    pub(super) fn key(&mut self, key: Key) -> Option<Wish> {
         self.message = None;
-        if key.modifiers.contains(KeyModifiers::CONTROL) {
-            match key.code {
-                KeyCode::Char('c') => return Some(Wish::Quit(Exit::Interrupted)),
-                KeyCode::Char('z') => return Some(Wish::Suspend),
-                KeyCode::Char('l') => return Some(Wish::Redraw),
-                _ if self.prompt.is_none() => return None,
-                _ => {}
-            }
+        match key {
+            Key::Control('c') => return Some(Wish::Quit(Exit::Interrupted)),
+            Key::Control('z') => return Some(Wish::Suspend),
+            Key::Control('l') => return Some(Wish::Redraw),
+            _ => {}
         }
         if let Some(prompt) = &mut self.prompt {
             return match prompt.key(key) {
@@ -197,38 +211,38 @@ impl App {
                 }
             };
         }
-        match key.code {
-            KeyCode::Char(' ') => self.pause(),
-            KeyCode::Char('w') => return Some(Wish::Capture(self.chosen_ends())),
-            _ if self.page.is_some() => self.key_on_page(key.code),
-            _ => return self.key_on_table(key.code),
+        match key {
+            Key::Char(' ') => self.pause(),
+            Key::Char('w') => return Some(Wish::Capture(self.chosen_ends())),
+            _ if self.page.is_some() => self.key_on_page(key),
+            _ => return self.key_on_table(key),
         }
         None
     }
 
-    fn key_on_table(&mut self, code: KeyCode) -> Option<Wish> {
-        match code {
-            KeyCode::Char('q') => return Some(Wish::Quit(Exit::Done)),
-            KeyCode::Char('?') => self.open(What::Help),
-            KeyCode::Enter => {
+    fn key_on_table(&mut self, key: Key) -> Option<Wish> {
+        match key {
+            Key::Char('q') => return Some(Wish::Quit(Exit::Done)),
+            Key::Char('?') => self.open(What::Help),
+            Key::Enter => {
                 if let Some(cookie) = self.chosen {
                     self.open(What::Detail(Box::new(Detail { cookie, ..Detail::default() })));
                     self.refresh_detail();
                 }
             }
-            KeyCode::Char('/') => self.prompt = Some(Prompt::new(&self.watcher.filter)),
-            KeyCode::Char('s') => self.order(self.watcher.order.next()),
-            KeyCode::Char('S') => self.order(self.watcher.order.reverse()),
-            KeyCode::Char('e') => self.shows_history = !self.shows_history,
-            KeyCode::Char('T') => self.shows_tasks = !self.shows_tasks,
-            KeyCode::Char('t') => {
+            Key::Char('/') => self.prompt = Some(Prompt::new(&self.watcher.filter)),
+            Key::Char('s') => self.order(self.watcher.order.next()),
+            Key::Char('S') => self.order(self.watcher.order.reverse()),
+            Key::Char('e') => self.shows_history = !self.shows_history,
+            Key::Char('T') => self.shows_tasks = !self.shows_tasks,
+            Key::Char('t') => {
                 self.watcher.hides_time_wait = !self.watcher.hides_time_wait;
                 self.watcher.rearrange();
                 let what = if self.watcher.hides_time_wait { "hidden" } else { "shown" };
                 self.say(format!("TIME-WAIT is {what}"), Tone::Plain);
             }
             _ => {
-                if let Some(place) = moved(code, self.place, self.page_rows(), self.watcher.shown().len()) {
+                if let Some(place) = moved(key, self.place, self.page_rows(), self.watcher.shown().len()) {
                     self.choose(place);
                 }
             }
@@ -236,15 +250,15 @@ impl App {
         None
     }
 
-    fn key_on_page(&mut self, code: KeyCode) {
+    fn key_on_page(&mut self, key: Key) {
         let height = usize::from(page_height(self.size.1));
         let Some(page) = &mut self.page else { return };
-        match code {
-            KeyCode::Char('q' | '?') | KeyCode::Esc | KeyCode::Enter | KeyCode::Backspace => self.page = None,
+        match key {
+            Key::Char('q' | '?') | Key::Escape | Key::Enter | Key::Backspace => self.page = None,
             _ => {
                 // The last line may come up to the bottom, no further.
                 let turns = (page.lines.len() + 1).saturating_sub(height).max(1);
-                if let Some(from) = moved(code, page.from, height, turns) {
+                if let Some(from) = moved(key, page.from, height, turns) {
                     page.from = from;
                 }
             }
@@ -397,6 +411,7 @@ impl App {
         Header {
             filter: self.watcher.filter.to_string(),
             paused: self.paused,
+            recording: self.recording.clone().unwrap_or_default(),
             interval: units::option(self.interval),
             sockets: self.watcher.present(),
             source: self.source.clone(),
@@ -425,15 +440,15 @@ impl App {
 }
 
 /// Where a key leads from `place` in a list of `count`, of which `page` are visible at once.
-fn moved(code: KeyCode, place: usize, page: usize, count: usize) -> Option<usize> {
+fn moved(key: Key, place: usize, page: usize, count: usize) -> Option<usize> {
     let last = count.saturating_sub(1);
-    let place = match code {
-        KeyCode::Up | KeyCode::Char('k') => place.saturating_sub(1),
-        KeyCode::Down | KeyCode::Char('j') => place + 1,
-        KeyCode::PageUp => place.saturating_sub(page),
-        KeyCode::PageDown => place + page,
-        KeyCode::Home => 0,
-        KeyCode::End => last,
+    let place = match key {
+        Key::Up | Key::Char('k') => place.saturating_sub(1),
+        Key::Down | Key::Char('j') => place + 1,
+        Key::PageUp => place.saturating_sub(page),
+        Key::PageDown => place + page,
+        Key::Home => 0,
+        Key::End => last,
         _ => return None,
     };
     Some(place.min(last))
@@ -442,8 +457,8 @@ fn moved(code: KeyCode, place: usize, page: usize, count: usize) -> Option<usize
 fn help(why: Option<&str>, source: &str) -> Vec<Line> {
     let plain = |label: &str, text: &str| Line { label: label.to_owned(), text: text.to_owned(), tone: Tone::Plain };
     let keys = KEYS.lines().map(|line| {
-        let (key, text) = line.trim_start().split_at_checked(11).unwrap_or((line, ""));
-        plain(key.trim_end(), text.trim_start())
+        let (key, text) = line.split_at_checked(13).unwrap_or((line, ""));
+        plain(key.trim(), text)
     });
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
     let columns = [

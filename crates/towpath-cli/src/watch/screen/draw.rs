@@ -31,6 +31,8 @@ pub(super) struct Scene<'a> {
 pub(super) struct Header {
     pub(super) filter: String,
     pub(super) paused: bool,
+    /// What a capture has come to.
+    pub(super) recording: String,
     pub(super) interval: String,
     pub(super) sockets: usize,
     /// Where the history comes from: `exact (tracepoint)`.
@@ -135,14 +137,20 @@ pub(super) fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>) {
 fn header(header: &Header, room: usize, look: Look) -> Line<'static> {
     let name = if header.filter.is_empty() { String::new() } else { format!(" {}", header.filter) };
     let plural = if header.sockets == 1 { "" } else { "s" };
+    // A few words less where there is little room.
+    let (command, source) = match room {
+        0..60 => ("watch", header.source.split(' ').next().unwrap_or_default().to_owned()),
+        _ => ("towpath watch", format!("events: {}", header.source)),
+    };
     // Each with its rank: the highest goes first.
     let mut parts = vec![
-        (0, format!("towpath watch{name}")),
+        (0, format!("{command}{name}")),
         (1, if header.paused { "PAUSED".to_owned() } else { String::new() }),
-        (4, format!("every {}", header.interval)),
+        (1, header.recording.clone()),
+        (6, format!("every {}", header.interval)),
         (2, format!("{} socket{plural}", header.sockets)),
-        (3, format!("events: {}", header.source)),
-        (6, if header.order.is_empty() { String::new() } else { format!("by {}", header.order) }),
+        (3, source),
+        (4, if header.order.is_empty() { String::new() } else { format!("by {}", header.order) }),
         (5, header.time.clone()),
     ];
     parts.retain(|(_, text)| !text.is_empty());

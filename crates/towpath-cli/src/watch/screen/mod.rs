@@ -3,7 +3,7 @@
 //! One thread runs all of it: it takes keys, changes of state, tasks and signals as they come (`run`), lets `app` say what
 //! they mean, and draws (`draw`) what `app` shows. `terminal` has the terminal as long as it is ours, `keys` reads it.
 //! `prompt` is the line in which a filter is typed, `detail` all about one socket, `limits` what keeps that from sending
-//! faster.
+//! faster; `recording` writes segments to a file.
 
 #![forbid(unsafe_code)]
 
@@ -13,26 +13,32 @@ mod draw;
 mod keys;
 mod limits;
 mod prompt;
+mod recording;
 pub(crate) mod terminal;
 
 use std::io;
 use std::thread;
 
+use rustix::process::{getppid, getsid};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::low_level::emulate_default_handler;
 use towpath::sync::channel::{self, Receiver, Sender, TrySendError};
 use towpath::time::Instant;
 
 use self::app::{App, Wish};
-use self::keys::Typed;
+use self::keys::{Key, Typed};
+use self::recording::{Recorded, Recording, Wanted};
 use self::terminal::Screen;
 use super::columns::Tone;
 use super::feed::{Batch, Feed};
+use super::table::Ends;
 use super::tasks::Tasks;
 use super::watcher::Watcher;
 use super::{Ended, endpoints};
 use crate::args::Watch;
 use crate::exit::{Exit, Failure, reason};
+use crate::output::Output;
+use crate::output::event::Event;
 use crate::output::look::Look;
 
 /// The signals that a screen has to know of.
@@ -66,7 +72,7 @@ enum Next {
 }
 
 /// Shows the table until it is told to stop.
-pub(super) fn run(options: &Watch, look: Look, signals: &Receiver<i32>) -> Result<Ended, Failure> {
+pub(super) fn run(options: &Watch, out: &Output, look: Look, signals: &Receiver<i32>) -> Result<Ended, Failure> {
     let watcher = Watcher::new(options)?;
     let (send, news) = channel::bounded(256);
     keys::start(send.clone()).map_err(|e| failed("read the terminal", &e))?;
@@ -79,14 +85,29 @@ pub(super) fn run(options: &Watch, look: Look, signals: &Receiver<i32>) -> Resul
         feed: None,
         inspect: start_inspecting(send.clone()).map_err(|e| failed("start a thread", &e))?,
         send,
+        recording: None,
+        recorded: vec![],
         limit: options.limit.map(|limit| Instant::now() + limit),
         next_look: Instant::now(),
+        stale: true,
     };
     show.follow();
     let ended = show.run(&news, signals);
     // What waits for room among the news waits no longer.
     drop(news);
+    let files = show.end();
+    drop(show);
+    for recorded in files {
+        let Recorded { path, segments, dropped } = recorded;
+        out.event(&Event::Recorded { file: path.display().to_string(), segments, dropped });
+    }
     ended
+}
+
+/// Whether who started us belongs to the same terminal, as a shell does that takes over when we stop.
+fn has_shell() -> bool {
+    let session = getppid().and_then(|parent| getsid(Some(parent)).ok());
+    session.is_some() && session == getsid(None).ok()
 }
 
 fn failed(what: &str, error: &io::Error) -> Failure {
@@ -102,8 +123,13 @@ struct Show<'a> {
     /// Has the tasks asked for.
     inspect: Sender<()>,
     send: Sender<News>,
+    recording: Option<Recording>,
+    /// Files that were written.
+    recorded: Vec<Recorded>,
     limit: Option<Instant>,
     next_look: Instant,
+    /// Whether the screen is behind. Changes of state by themselves wait for the next look: they may be many.
+    stale: bool,
 }
 
 impl Show<'_> {
@@ -111,11 +137,14 @@ impl Show<'_> {
         loop {
             if Instant::now() >= self.next_look {
                 self.next_look = Instant::now() + self.options.interval;
+                self.stale = true;
                 if !self.app.is_paused() {
                     self.look()?;
                 }
             }
-            if let Some(ended) = self.draw()? {
+            if std::mem::take(&mut self.stale)
+                && let Some(ended) = self.draw()?
+            {
                 return Ok(ended);
             }
             let mut next = self.wait(news, signals);
@@ -177,6 +206,10 @@ impl Show<'_> {
         }
         let Ok(size) = self.screen.size() else { return Ok(Some(Ended::With(Exit::Done))) };
         self.app.set_size(size);
+        if self.recording.as_ref().is_some_and(Recording::has_failed) {
+            self.capture(None);
+        }
+        self.app.set_recording(self.recording.as_ref().map(Recording::progress));
         let scene = self.app.scene();
         let drawn = self.screen.draw(|frame| draw::draw(frame, &scene));
         Ok(drawn.is_err().then_some(Ended::With(Exit::Done)))
@@ -185,31 +218,43 @@ impl Show<'_> {
     fn take(&mut self, news: News) -> Result<Option<Ended>, Failure> {
         match news {
             News::Typed(Typed::Gone) => return Ok(Some(Ended::With(Exit::Done))),
-            News::Typed(Typed::Key(key)) => match self.app.key(key) {
-                None => {}
-                Some(Wish::Quit(exit)) => return Ok(Some(Ended::With(exit))),
-                Some(Wish::Suspend) => return self.signal(SIGTSTP),
-                Some(Wish::Redraw) => self.screen.forget().map_err(|e| failed("draw", &e))?,
-                Some(Wish::Filter) => {
-                    self.follow();
-                    self.look()?;
-                }
-                Some(Wish::Capture(_)) => {}
-            },
+            News::Typed(Typed::Key(key)) => return self.key(key),
             News::Batch(Ok(events)) => events.iter().for_each(|event| self.app.hear(event)),
             News::Batch(Err(e)) => {
                 self.feed = None;
+                self.stale = true;
                 self.app.set_source(Err(&reason(&e)));
             }
-            News::Tasks(tasks) => self.app.watcher.tasks = tasks,
+            News::Tasks(tasks) => {
+                self.stale |= !tasks.is_empty();
+                self.app.watcher.tasks = tasks;
+            }
+        }
+        Ok(None)
+    }
+
+    fn key(&mut self, key: Key) -> Result<Option<Ended>, Failure> {
+        self.stale = true;
+        match self.app.key(key) {
+            None => {}
+            Some(Wish::Quit(exit)) => return Ok(Some(Ended::With(exit))),
+            Some(Wish::Suspend) if has_shell() => return self.signal(SIGTSTP),
+            Some(Wish::Suspend) => self.app.say("there is no shell here that could bring us back", Tone::Plain),
+            Some(Wish::Redraw) => self.screen.forget().map_err(|e| failed("draw", &e))?,
+            Some(Wish::Filter) => {
+                self.follow();
+                self.look()?;
+            }
+            Some(Wish::Capture(ends)) => self.capture(ends),
         }
         Ok(None)
     }
 
     fn signal(&mut self, signal: i32) -> Result<Option<Ended>, Failure> {
+        self.stale = true;
         match signal {
-            // The next frame takes the new size.
-            SIGWINCH => {}
+            // What is on it may have been cut, though its size be the same again by now.
+            SIGWINCH => self.screen.forget().map_err(|e| failed("draw", &e))?,
             SIGTSTP => {
                 terminal::give_back();
                 // Returns when we are to go on.
@@ -226,6 +271,39 @@ impl Show<'_> {
     fn take_again(&mut self) -> Result<(), Failure> {
         self.next_look = Instant::now();
         self.screen.take_again().map_err(|e| failed("take the terminal", &e))
+    }
+
+    /// Ends what still goes on, and says which files were written.
+    fn end(&mut self) -> Vec<Recorded> {
+        if let Some(recording) = self.recording.take() {
+            // An error cannot be told any better than by a file that lacks its end.
+            self.recorded.extend(recording.stop());
+        }
+        std::mem::take(&mut self.recorded)
+    }
+
+    /// Begins to write segments to a file, or ends it.
+    fn capture(&mut self, ends: Option<Ends>) {
+        match self.recording.take() {
+            Some(recording) => match recording.stop() {
+                Ok(recorded) => {
+                    let (path, Recorded { segments, dropped, .. }) = (recorded.path.display(), &recorded);
+                    let lost = if *dropped > 0 { format!(", {dropped} were dropped") } else { String::new() };
+                    let tone = if *dropped > 0 { Tone::Alarm } else { Tone::Plain };
+                    self.app.say(format!("{segments} segments are in {path}{lost}"), tone);
+                    self.recorded.push(recorded);
+                }
+                Err(why) => self.app.say(why, Tone::Alarm),
+            },
+            None => {
+                let wanted = ends.map_or_else(|| Wanted::Passing(self.app.watcher.filter.clone()), Wanted::Of);
+                match Recording::start(wanted, self.app.owner_of_chosen()) {
+                    Ok(recording) => self.recording = Some(recording),
+                    Err(why) => self.app.say(why, Tone::Alarm),
+                }
+            }
+        }
+        self.app.set_recording(self.recording.as_ref().map(Recording::progress));
     }
 
     /// Follows the changes of the sockets that the filter lets pass, from now on.

@@ -2,9 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-
 use super::super::filter::Filter;
+use super::keys::Key;
 
 /// A filter as it is being typed.
 #[derive(Debug, Clone, Default)]
@@ -33,42 +32,38 @@ impl Prompt {
         prompt
     }
 
-    pub(super) fn key(&mut self, key: KeyEvent) -> Typing {
-        let control = key.modifiers.contains(KeyModifiers::CONTROL);
-        match key.code {
-            KeyCode::Esc => return Typing::Left,
-            KeyCode::Enter => {
+    pub(super) fn key(&mut self, key: Key) -> Typing {
+        match key {
+            Key::Escape => return Typing::Left,
+            Key::Enter => {
                 if let Some(Ok(filter)) = &self.meaning {
                     return Typing::Done(filter.clone());
                 }
             }
-            KeyCode::Char('u') if control => {
+            Key::Control('u') => {
                 self.text.drain(..self.cursor);
                 self.cursor = 0;
             }
-            KeyCode::Char('w') if control => {
+            Key::Control('w') => {
                 let word = self.text[..self.cursor].trim_end().rfind(' ').map_or(0, |space| space + 1);
                 self.text.drain(word..self.cursor);
                 self.cursor = word;
             }
-            KeyCode::Char('a') if control => self.cursor = 0,
-            KeyCode::Char('e') if control => self.cursor = self.text.len(),
-            KeyCode::Char(_) if control => {}
-            KeyCode::Char(c) => {
+            Key::Char(c) => {
                 self.text.insert(self.cursor, c);
                 self.cursor += c.len_utf8();
             }
-            KeyCode::Backspace => {
+            Key::Backspace => {
                 if let Some(c) = self.before() {
                     self.cursor -= c.len_utf8();
                     self.text.remove(self.cursor);
                 }
             }
-            KeyCode::Delete if self.cursor < self.text.len() => drop(self.text.remove(self.cursor)),
-            KeyCode::Left => self.cursor -= self.before().map_or(0, char::len_utf8),
-            KeyCode::Right => self.cursor += self.text[self.cursor..].chars().next().map_or(0, char::len_utf8),
-            KeyCode::Home => self.cursor = 0,
-            KeyCode::End => self.cursor = self.text.len(),
+            Key::Delete if self.cursor < self.text.len() => drop(self.text.remove(self.cursor)),
+            Key::Left => self.cursor -= self.before().map_or(0, char::len_utf8),
+            Key::Right => self.cursor += self.text[self.cursor..].chars().next().map_or(0, char::len_utf8),
+            Key::Home | Key::Control('a') => self.cursor = 0,
+            Key::End | Key::Control('e') => self.cursor = self.text.len(),
             _ => {}
         }
         self.understand();
@@ -100,21 +95,17 @@ mod tests {
 
     fn typed(prompt: &mut Prompt, text: &str) {
         for c in text.chars() {
-            prompt.key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE));
+            prompt.key(Key::Char(c));
         }
-    }
-
-    fn press(prompt: &mut Prompt, code: KeyCode) -> Typing {
-        prompt.key(KeyEvent::new(code, KeyModifiers::NONE))
     }
 
     #[test]
     fn a_filter_is_typed_and_applied() {
         let mut prompt = Prompt::new(&Filter::default());
         typed(&mut prompt, "port:83");
-        let Typing::Done(filter) = press(&mut prompt, KeyCode::Enter) else { panic!("{prompt:?}") };
+        let Typing::Done(filter) = prompt.key(Key::Enter) else { panic!("{prompt:?}") };
         assert_eq!(filter.to_string(), "port:83");
-        assert!(matches!(press(&mut prompt, KeyCode::Esc), Typing::Left));
+        assert!(matches!(prompt.key(Key::Escape), Typing::Left));
     }
 
     #[test]
@@ -124,35 +115,35 @@ mod tests {
         assert_eq!(prompt.error(), None);
         typed(&mut prompt, "-w");
         assert!(prompt.error().unwrap().contains("no state is called close-w"));
-        assert!(matches!(press(&mut prompt, KeyCode::Enter), Typing::Goes));
+        assert!(matches!(prompt.key(Key::Enter), Typing::Goes));
         typed(&mut prompt, "ait");
-        assert!(matches!(press(&mut prompt, KeyCode::Enter), Typing::Done(_)));
+        assert!(matches!(prompt.key(Key::Enter), Typing::Done(_)));
     }
 
     #[test]
     fn the_line_is_edited_character_by_character() {
         let mut prompt = Prompt::new(&"process:naïve".parse().unwrap());
         for _ in 0..2 {
-            press(&mut prompt, KeyCode::Left);
+            prompt.key(Key::Left);
         }
-        press(&mut prompt, KeyCode::Backspace);
+        prompt.key(Key::Backspace);
         assert_eq!(prompt.parts(), ("process:na", "ve"));
-        press(&mut prompt, KeyCode::Delete);
+        prompt.key(Key::Delete);
         typed(&mut prompt, "ï");
         assert_eq!(prompt.parts(), ("process:naï", "e"));
-        press(&mut prompt, KeyCode::Home);
-        press(&mut prompt, KeyCode::Backspace);
-        press(&mut prompt, KeyCode::Left);
+        prompt.key(Key::Home);
+        prompt.key(Key::Backspace);
+        prompt.key(Key::Left);
         assert_eq!(prompt.parts(), ("", "process:naïe"));
         for _ in 0..40 {
-            press(&mut prompt, KeyCode::Right);
+            prompt.key(Key::Right);
         }
-        press(&mut prompt, KeyCode::Delete);
+        prompt.key(Key::Delete);
         assert_eq!(prompt.parts(), ("process:naïe", ""));
         typed(&mut prompt, " port:1");
-        prompt.key(KeyEvent::new(KeyCode::Char('w'), KeyModifiers::CONTROL));
+        prompt.key(Key::Control('w'));
         assert_eq!(prompt.parts().0, "process:naïe ");
-        prompt.key(KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL));
+        prompt.key(Key::Control('u'));
         assert_eq!(prompt.parts(), ("", ""));
     }
 }

@@ -11,8 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
-use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::crossterm::terminal::{
+    BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+    enable_raw_mode,
+};
+use ratatui::crossterm::{execute, queue};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::output::write_stdout;
 
@@ -46,16 +50,21 @@ impl Screen {
     pub(super) fn take_again(&mut self) -> io::Result<()> {
         give_back();
         take()?;
-        self.terminal.clear()
+        self.forget()
     }
 
     /// Forgets what is on it, so that the next frame is drawn anew.
     pub(super) fn forget(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // As after a change of size. `clear` would ask the terminal where its cursor is, and the answer is typed.
+        let size = self.terminal.size()?;
+        self.terminal.resize(size.into())
     }
 
+    /// Draws a frame, which terminals that know how show all at once.
     pub(super) fn draw(&mut self, draw: impl FnOnce(&mut ratatui::Frame<'_>)) -> io::Result<()> {
-        self.terminal.draw(draw).map(drop)
+        queue!(self.terminal.backend_mut(), BeginSynchronizedUpdate)?;
+        self.terminal.draw(draw)?;
+        execute!(self.terminal.backend_mut(), EndSynchronizedUpdate)
     }
 
     /// Its width and height in cells.
@@ -84,10 +93,19 @@ pub(super) fn is_ours() -> bool {
 /// Gives the terminal back as it was, if it is ours.
 pub(crate) fn give_back() {
     if OURS.swap(false, Ordering::SeqCst) {
-        // First what always works: the other writes, which a terminal that is stopped does not take.
+        // First what always works: the other writes, and a terminal that is stopped takes nothing.
         let _ = disable_raw_mode();
-        let _ = execute!(Stdout, LeaveAlternateScreen, Show);
+        if takes_more() {
+            let _ = execute!(Stdout, EndSynchronizedUpdate, LeaveAlternateScreen, Show);
+        }
     }
+}
+
+/// Whether the terminal takes what is written, or will in a moment.
+fn takes_more() -> bool {
+    let stdout = io::stdout();
+    let moment = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+    poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], Some(&moment)).is_ok_and(|ready| ready > 0)
 }
 
 /// stdout without std's buffer and lock, which a thread that panics may hold.
@@ -101,5 +119,41 @@ impl Write for Stdout {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// What [`a_panic_gives_the_terminal_back`] runs on a terminal.
+    #[test]
+    #[ignore = "takes the terminal"]
+    fn panics_on_its_terminal() {
+        if std::env::var_os("TOWPATH_PANIC").is_some() {
+            let _screen = Screen::take().unwrap();
+            std::thread::spawn(|| panic!("as planned")).join().unwrap_err();
+            assert!(!is_ours(), "another thread's panic gives it back too");
+        }
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back() {
+        let us = std::env::current_exe().unwrap();
+        let test = "watch::screen::terminal::tests::panics_on_its_terminal";
+        let line = format!("TOWPATH_PANIC=1 {} --exact {test} --ignored --nocapture; stty -a", us.display());
+        // script(1) of util-linux gives it a terminal.
+        let output = Command::new("script").args(["-qec", &line, "/dev/null"]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("no {part:?} in {text:?}"));
+        assert!(place("\x1b[?1049h") < place("\x1b[?1049l"), "taken, and given back");
+        assert!(
+            place("\x1b[?1049l") < place("as planned"),
+            "before the message, which would be lost on the other screen"
+        );
+        assert!(place("as planned") < place("1 passed"));
+        place("isig icanon iexten echo ");
     }
 }

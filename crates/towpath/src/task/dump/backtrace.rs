@@ -67,7 +67,7 @@ fn resolve(address: usize) -> Vec<Arc<Frame>> {
 
 /// Leaves out what is the library's: from the wait up to the call that the user made, and below the task's closure.
 fn users_part(mut frames: Vec<Arc<Frame>>) -> Vec<Arc<Frame>> {
-    if let Some(start) = frames.iter().position(|frame| frame.function.contains("towpath::task::builder::run")) {
+    if let Some(start) = frames.iter().position(|frame| frame.function.contains("towpath::runtime::record::Whole")) {
         frames.truncate(start);
         while frames.pop_if(|frame| frame.is_startup()).is_some() {}
     }

@@ -48,7 +48,7 @@ impl fmt::Display for TaskDump {
             }
         }
         for worker in self.silent() {
-            writeln!(f, "{worker} does not answer: the task that it runs holds it up")?;
+            writeln!(f, "{worker} does not answer: the task that it runs holds it up, or the machine is too busy")?;
         }
         Ok(())
     }

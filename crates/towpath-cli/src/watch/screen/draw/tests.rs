@@ -44,6 +44,7 @@ fn header() -> Header {
     Header {
         filter: "port:8330".into(),
         paused: false,
+        recording: String::new(),
         interval: "2s".into(),
         sockets: 3,
         source: "exact (tracepoint)".into(),

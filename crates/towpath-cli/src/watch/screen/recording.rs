@@ -1,0 +1,205 @@
+//! `w`: the segments of one connection, or of all that passes the filter, into a pcapng file, until `w` comes again.
+//!
+//! A thread captures and writes. The kernel picks by port and host; what it cannot tell apart is told apart here.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use jiff::Zoned;
+use towpath_capture::Frame;
+use towpath_capture::file::{About, Interface, Writer};
+use towpath_capture::live::{Capture, Event, OpenError, interface_name};
+use towpath_diag::State;
+
+use super::super::filter::{Filter, Subject};
+use super::super::table::Ends;
+use crate::exit::reason;
+
+/// How often the thread looks whether it is to stop, and writes what it holds.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Which segments.
+#[derive(Debug, Clone)]
+pub(super) enum Wanted {
+    /// Of one connection, or of a listener's port.
+    Of(Ends),
+    /// What the filter lets pass by its addresses.
+    Passing(Filter),
+}
+
+/// A capture that goes on.
+#[derive(Debug)]
+pub(super) struct Recording {
+    path: PathBuf,
+    stopping: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+    thread: JoinHandle<io::Result<u64>>,
+}
+
+/// What a capture came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Recorded {
+    pub(super) path: PathBuf,
+    pub(super) segments: u64,
+    pub(super) dropped: u64,
+}
+
+impl Recording {
+    /// Begins. The first segment bears `comment`.
+    ///
+    /// # Errors
+    /// Why it cannot, and what to do about it, in words.
+    pub(super) fn start(wanted: Wanted, comment: String) -> Result<Recording, String> {
+        let capture = wanted.open().map_err(|error| explain(&error))?;
+        let (path, file) = create().map_err(|e| format!("create a file here: {}", reason(&e)))?;
+        let about = About::here(concat!("towpath ", env!("CARGO_PKG_VERSION")));
+        let failed = |e: io::Error| format!("write {}: {}", path.display(), reason(&e));
+        let writer = Writer::new(BufWriter::new(file), &about).map_err(failed)?;
+        let (stopping, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let work = Work {
+            wanted,
+            capture,
+            writer,
+            interfaces: vec![],
+            comment,
+            stopping: Arc::clone(&stopping),
+            written: Arc::clone(&written),
+        };
+        let thread = thread::Builder::new().name("capture".into()).spawn(move || work.run()).map_err(failed)?;
+        Ok(Recording { path, stopping, written, thread })
+    }
+
+    /// What it has come to by now, in a few words.
+    pub(super) fn progress(&self) -> String {
+        let segments = self.written.load(Ordering::Relaxed);
+        format!("writing {} ({segments})", self.path.display())
+    }
+
+    /// Ends it.
+    pub(super) fn stop(self) -> Result<Recorded, String> {
+        self.stopping.store(true, Ordering::Relaxed);
+        let failed = |why: String| format!("write {}: {why}", self.path.display());
+        let ended = self.thread.join().map_err(|_| failed("the thread that writes has panicked".into()))?;
+        let dropped = ended.map_err(|e| failed(reason(&e)))?;
+        Ok(Recorded { path: self.path, segments: self.written.load(Ordering::Relaxed), dropped })
+    }
+
+    /// Whether it has come to its end by itself, by an error.
+    pub(super) fn has_failed(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+impl Wanted {
+    fn open(&self) -> Result<Capture, OpenError> {
+        let builder = Capture::builder();
+        let (ports, hosts): (Vec<u16>, Vec<IpAddr>) = match self {
+            Wanted::Of((local, None)) => (vec![local.port()], vec![]),
+            // The kernel takes what has either port. That of a client is the one that others hardly have.
+            Wanted::Of((local, Some(peer))) => (vec![local.port().max(peer.port())], vec![local.ip()]),
+            Wanted::Passing(filter) => {
+                let kernels = filter.kernels();
+                let whole = |length: u8, address: IpAddr| length == if address.is_ipv4() { 32 } else { 128 };
+                let hosts = filter.addresses();
+                let exact = hosts.iter().all(|prefix| whole(prefix.length(), prefix.address()));
+                (kernels.ports, if exact { hosts.iter().map(|prefix| prefix.address()).collect() } else { vec![] })
+            }
+        };
+        let builder = ports.into_iter().fold(builder, |builder, port| builder.port(port));
+        hosts.into_iter().fold(builder, |builder, host| builder.host(host)).open()
+    }
+
+    fn has(&self, frame: &Frame<'_>) -> bool {
+        let Ok(Some(segment)) = frame.segment() else { return false };
+        let (from, to) = (segment.from, segment.to);
+        match self {
+            Wanted::Of((local, None)) => from.port() == local.port() || to.port() == local.port(),
+            Wanted::Of((local, Some(peer))) => (from, to) == (*local, *peer) || (from, to) == (*peer, *local),
+            Wanted::Passing(filter) => filter.passes_by_address(&Subject {
+                state: State::Established,
+                local: from,
+                peer: Some(to),
+                owners: &[],
+            }),
+        }
+    }
+}
+
+struct Work {
+    wanted: Wanted,
+    capture: Capture,
+    writer: Writer<BufWriter<File>>,
+    interfaces: Vec<u32>,
+    comment: String,
+    stopping: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+}
+
+impl Work {
+    /// Captures until it is to stop; then what has come by then. Returns how many segments were dropped.
+    fn run(mut self) -> io::Result<u64> {
+        loop {
+            let stopping = self.stopping.load(Ordering::Relaxed);
+            let wait = if stopping { Duration::ZERO } else { LOOK };
+            match self.capture.read(Some(wait))? {
+                Some(Event::Frame(frame)) if self.wanted.has(&frame) => {
+                    describe(&mut self.writer, &mut self.interfaces, &frame)?;
+                    let comment = std::mem::take(&mut self.comment);
+                    self.writer.write(&Frame { comment: &comment, ..frame })?;
+                    self.written.fetch_add(1, Ordering::Relaxed);
+                }
+                Some(_) => {}
+                None if stopping => break,
+                None => self.writer.flush()?,
+            }
+        }
+        let stats = self.capture.stats()?;
+        self.writer.finish()?;
+        Ok(stats.dropped)
+    }
+}
+
+/// Tells the file of the interface that `frame` passed, with the first that did.
+fn describe(writer: &mut Writer<BufWriter<File>>, known: &mut Vec<u32>, frame: &Frame<'_>) -> io::Result<()> {
+    if known.contains(&frame.interface) {
+        return Ok(());
+    }
+    known.push(frame.interface);
+    let interface = Interface::new(frame.link);
+    match interface_name(frame.interface) {
+        Ok(name) => writer.add_interface(frame.interface, &interface.named(name)),
+        Err(_) => writer.add_interface(frame.interface, &interface),
+    }
+}
+
+/// A new file in the current folder, named after the time of day.
+fn create() -> io::Result<(PathBuf, File)> {
+    let name = Zoned::now().strftime("towpath-%Y%m%d-%H%M%S").to_string();
+    for attempt in 1.. {
+        let path =
+            PathBuf::from(if attempt == 1 { format!("{name}.pcapng") } else { format!("{name}-{attempt}.pcapng") });
+        match File::create_new(&path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            created => return created.map(|file| (path, file)),
+        }
+    }
+    unreachable!("there are more names than files")
+}
+
+fn explain(error: &OpenError) -> String {
+    match error {
+        OpenError::NotPermitted(_) => {
+            let program = std::env::current_exe().map_or_else(|_| "towpath".into(), |path| path.display().to_string());
+            format!("w: capturing needs CAP_NET_RAW; try: sudo towpath watch, or sudo setcap cap_net_raw+ep {program}")
+        }
+        other => format!("w: {other}"),
+    }
+}
