@@ -72,7 +72,7 @@ fn filter(words: &[String]) -> Result<Filter, Failure> {
     let unclear = |what: String| Failure::new(Exit::Usage, format!("filter {what}")).hint(FILTER_FORMS);
     let filter = words.join(" ").parse::<Filter>().map_err(|e| unclear(e.to_string()))?;
     if !filter.named_states().is_empty() || filter.needs_owners() {
-        let what = format!("{filter}: segments are chosen by port: and addr: alone");
+        let what = format!("filter {filter}: segments are chosen by port: and addr: alone");
         return Err(Failure::new(Exit::Usage, what).hint("For states and processes: towpath watch"));
     }
     Ok(filter)

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +20,9 @@ use super::tracer::{Seen, Tally, Tracer};
 use super::who::Clerk;
 use super::words;
 use crate::exit::{Exit, Failure, reason};
+
+/// How often one looks whether an interface that is down still exists: of that the kernel tells nothing.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What the thread needs.
 pub(super) struct Pump {
@@ -76,9 +80,9 @@ impl Pump {
     }
 
     /// Takes in what passes, until it is told to stop.
-    pub(super) fn run_live(mut self, mut capture: Capture) -> Account {
+    pub(super) fn run_live(mut self, mut capture: Capture, interface: &str) -> Account {
         let began = Timestamp::from(SystemTime::now());
-        let mut failure = self.take_live(&mut capture).err();
+        let mut failure = self.take_live(&mut capture, interface).err();
         let stats = capture.stats().unwrap_or_default();
         if let Some(saver) = &mut self.saver
             && failure.is_none()
@@ -88,26 +92,31 @@ impl Pump {
         self.end(Some(stats.dropped), failure)
     }
 
-    fn take_live(&mut self, capture: &mut Capture) -> Result<(), Failure> {
-        let failed = |e: &dyn std::fmt::Display| Failure::new(Exit::Other, format!("trace: {e}"));
-        let socket = capture.as_fd().try_clone_to_owned().map_err(|e| failed(&reason(&e)))?;
+    fn take_live(&mut self, capture: &mut Capture, interface: &str) -> Result<(), Failure> {
+        let failed = |e: &io::Error| Failure::new(Exit::Other, format!("trace {interface}: {}", reason(e)));
+        let socket = capture.as_fd().try_clone_to_owned().map_err(|e| failed(&e))?;
+        let index = netdevice::name_to_index(&socket, interface).unwrap_or(0);
+        let mut is_down = false;
         // The kernel counts on; it is asked when a connection is over.
         let mut dropped = 0;
         while !self.is_enough() {
-            let frame = match capture.read(Some(Duration::ZERO)) {
-                Ok(Some(Event::Frame(frame))) => frame,
-                Ok(None) => {
-                    self.pause(&socket)?;
+            let frame = match capture.read(Some(Duration::ZERO)).map_err(|e| failed(&e))? {
+                Some(Event::Frame(frame)) => frame,
+                Some(Event::Down) => {
+                    is_down = true;
+                    self.queue.down();
                     continue;
                 }
-                Ok(Some(event)) => {
-                    if event == Event::Down {
-                        self.queue.down();
+                Some(_) => continue,
+                None => {
+                    if is_down && netdevice::index_to_name(&socket, index).is_err() {
+                        return Err(Failure::new(Exit::Other, format!("trace {interface}: it has been deleted")));
                     }
+                    self.pause(&socket, is_down.then_some(LOOK))?;
                     continue;
                 }
-                Err(e) => return Err(failed(&reason(&e))),
             };
+            is_down = false;
             if self.saver.as_ref().is_some_and(|saver| !saver.knows(frame.interface)) {
                 let mut interface = Interface::new(frame.link);
                 interface.name = netdevice::index_to_name(&socket, frame.interface).ok();
@@ -122,11 +131,11 @@ impl Pump {
     }
 
     /// Nothing has come for now: others may read what was written, and we wait.
-    fn pause(&mut self, socket: &OwnedFd) -> Result<(), Failure> {
+    fn pause(&mut self, socket: &OwnedFd, timeout: Option<Duration>) -> Result<(), Failure> {
         if let Some(saver) = &mut self.saver {
             saver.flush()?;
         }
-        let waited = self.stop.wait_readable(socket.as_fd());
+        let waited = self.stop.wait_readable(socket.as_fd(), timeout);
         waited.map(drop).map_err(|e| Failure::new(Exit::Other, format!("trace: poll: {}", reason(&e))))
     }
 

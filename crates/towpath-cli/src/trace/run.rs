@@ -10,7 +10,7 @@ use std::{fs, io};
 
 use signal_hook::consts::SIGINT;
 use signal_hook::low_level::emulate_default_handler;
-use towpath::sync::channel::{self, Receiver};
+use towpath::sync::channel::{self, Receiver, TryRecvError};
 use towpath::time::Instant;
 
 use super::ends::Ends;
@@ -32,7 +32,7 @@ use crate::output::{self, Output};
 const QUEUE: usize = 16_384;
 const QUEUE_WITH_DATA: usize = 1_024;
 /// How many happenings become text at once at most.
-const BATCH: usize = 512;
+const BATCH: usize = 128;
 
 /// What ended it.
 enum Ended {
@@ -70,7 +70,8 @@ pub(super) fn run(options: &Trace, out: &Output, stop: &Receiver<i32>) -> Result
             pump.saver = create()?;
             pump.clerk = Clerk::start();
             out.event(&Event::Tracing { interface: name, filter: &filter.to_string() });
-            towpath::task::spawn_blocking(move || pump.run_live(capture))
+            let name = name.clone();
+            towpath::task::spawn_blocking(move || pump.run_live(capture, &name))
         }
         from => {
             let packets = match from {
@@ -164,7 +165,13 @@ impl Show<'_> {
         let mut rest = String::new();
         self.presenter.finish(&mut rest);
         self.out.text(rest);
-        ended
+        // Nobody may have read the last of it.
+        self.out.finish();
+        match (ended, self.out.lost().try_recv()) {
+            (Ended::AtItsEnd, Ok(why)) => Ended::Unread(Some(why)),
+            (Ended::AtItsEnd, Err(TryRecvError::Disconnected)) => Ended::Unread(None),
+            (ended, _) => ended,
+        }
     }
 
     fn next(&self, deadline: Option<Instant>) -> Result<Happening, Ended> {

@@ -17,6 +17,7 @@ use crate::exit::{Exit, Failure, reason};
 #[derive(Debug)]
 pub(crate) struct Saver {
     writer: Writer<BufWriter<File>>,
+    name: String,
     /// The interfaces that were described.
     known: HashSet<u32>,
 }
@@ -24,12 +25,17 @@ pub(crate) struct Saver {
 impl Saver {
     /// Creates the file, or empties it.
     pub(crate) fn create(path: &Path) -> Result<Saver, Failure> {
-        let about = About::here(concat!("towpath ", env!("CARGO_PKG_VERSION")));
-        let writer = Writer::create(path, &about).map_err(|e| {
+        let name = path.display().to_string();
+        let file = File::create(path).map_err(|e| {
             let exit = if e.kind() == io::ErrorKind::PermissionDenied { Exit::NoPermission } else { Exit::Other };
-            Failure::new(exit, format!("write {}", reason(&e))).hint("Name a file that you may write to: -w FILE")
+            Failure::new(exit, format!("write {name}: {}", reason(&e)))
+                .hint("Name a file that you may write to: -w FILE")
         })?;
-        Ok(Saver { writer, known: HashSet::new() })
+        let about = About::here(concat!("towpath ", env!("CARGO_PKG_VERSION")));
+        match Writer::new(BufWriter::with_capacity(1 << 16, file), &about) {
+            Ok(writer) => Ok(Saver { writer, name, known: HashSet::new() }),
+            Err(e) => Err(failed(&name, &e)),
+        }
     }
 
     /// Whether the interface with this number was described.
@@ -40,17 +46,17 @@ impl Saver {
     /// Says what an interface is; `number` is what its frames have.
     pub(crate) fn describe(&mut self, number: u32, interface: &Interface) -> Result<(), Failure> {
         self.known.insert(number);
-        self.writer.add_interface(number, interface).map_err(|e| failed(&e))
+        self.writer.add_interface(number, interface).map_err(|e| failed(&self.name, &e))
     }
 
     /// Adds a frame.
     pub(crate) fn write(&mut self, frame: &Frame<'_>) -> Result<(), Failure> {
-        self.writer.write(frame).map_err(|e| failed(&e))
+        self.writer.write(frame).map_err(|e| failed(&self.name, &e))
     }
 
     /// Makes what was added there for others to read.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        self.writer.flush().map_err(|e| failed(&e))
+        self.writer.flush().map_err(|e| failed(&self.name, &e))
     }
 
     /// Says how many frames came in all since `began`, and how many were dropped: under the first interface, for the
@@ -58,21 +64,21 @@ impl Saver {
     pub(crate) fn count(&mut self, began: Timestamp, received: u64, dropped: u64) -> Result<(), Failure> {
         let Some(&first) = self.known.iter().min() else { return Ok(()) };
         let now = Timestamp::from(SystemTime::now());
-        self.writer.add_statistics(first, began, now, received, dropped).map_err(|e| failed(&e))
+        self.writer.add_statistics(first, began, now, received, dropped).map_err(|e| failed(&self.name, &e))
     }
 
     /// Completes the file.
     pub(crate) fn finish(self) -> Result<(), Failure> {
-        self.writer.finish().map(drop).map_err(|e| failed(&e))
+        let Saver { writer, name, .. } = self;
+        writer.finish().map(drop).map_err(|e| failed(&name, &e))
     }
 }
 
-/// The error names the file.
-fn failed(error: &io::Error) -> Failure {
-    let failure = Failure::new(Exit::Other, format!("write {}", reason(error)));
+fn failed(name: &str, error: &io::Error) -> Failure {
+    let failure = Failure::new(Exit::Other, format!("write {name}: {}", reason(error)));
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            failure.hint("All before that is in the file; to write less, give a port: towpath trace -w FILE 8330")
+            failure.hint("All before that is in the file; to write less, name a port: towpath trace -w FILE 8330")
         }
         _ => failure,
     }

@@ -7,8 +7,9 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
 /// Clones are one order.
@@ -41,11 +42,12 @@ impl Stop {
         self.0.given.load(Ordering::Acquire)
     }
 
-    /// Waits until `fd` is readable; false if the order came.
-    pub(crate) fn wait_readable(&self, fd: BorrowedFd<'_>) -> io::Result<bool> {
+    /// Waits until `fd` is readable, at most for `timeout`; false if the order came.
+    pub(crate) fn wait_readable(&self, fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         loop {
             let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN), PollFd::new(&self.0.bell, PollFlags::IN)];
-            match poll(&mut fds, None) {
+            match poll(&mut fds, timeout.as_ref()) {
                 Ok(_) if !fds[1].revents().is_empty() => return Ok(false),
                 Ok(_) => return Ok(true),
                 Err(Errno::INTR) => {}
@@ -64,7 +66,7 @@ pub(super) struct Stoppable<R> {
 
 impl<R: Read + AsFd> Read for Stoppable<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.stop.wait_readable(self.input.as_fd())? {
+        if !self.stop.wait_readable(self.input.as_fd(), None)? {
             return Err(io::Error::other("stopped"));
         }
         self.input.read(buffer)

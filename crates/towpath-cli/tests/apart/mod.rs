@@ -1,5 +1,5 @@
-//! A test in a network namespace of its own, where nobody else's segments pass and interfaces are its to take down: the test
-//! starts itself again there. It needs root, or a system that lets people have user namespaces.
+//! A test in namespaces of its own, where nobody else's segments pass, interfaces are its to take down and file systems its to
+//! mount: the test starts itself again there. It needs root, or a system that lets people have user namespaces.
 
 use std::env;
 use std::process::Command;
@@ -36,7 +36,7 @@ pub(crate) fn apart(name: &str, test: impl FnOnce()) {
 /// Root stays root, who may use the kernel's tracepoints; others become it in a user namespace.
 fn unshare() -> Command {
     let mut unshare = Command::new("unshare");
-    unshare.arg("--net");
+    unshare.args(["--net", "--mount"]);
     if !rustix::process::geteuid().is_root() {
         unshare.arg("--map-root-user");
     }

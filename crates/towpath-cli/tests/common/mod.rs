@@ -156,6 +156,11 @@ impl Running {
         kill_process(pid, signal).expect("it runs, or nobody has waited for it");
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for the exit, with stdin as it is: open, unless it was ended.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Finished {
