@@ -257,6 +257,21 @@ fn where_user_namespaces_are_forbidden_it_says_so_and_shows_what_it_can() {
 }
 
 #[test]
+fn where_the_system_gives_no_reason_the_hint_is_for_containers_too() {
+    if skipped(no_namespaces().as_deref()) {
+        return;
+    }
+    // Who is nobody in a user namespace may make none below it: EPERM, as a container's filter says it.
+    let mut command = Command::new("unshare");
+    command.args(["-U", TOWPATH, "tour"]);
+    settle(&mut command);
+    let done = finish(command).expect_code(77);
+    assert_has(&done.stderr, "make a user and network namespace: operation not permitted");
+    assert_has(&done.stderr, "docker run");
+    assert_has(&done.stdout, "8  refused\n");
+}
+
+#[test]
 fn on_a_common_loopback_the_capability_is_enough_to_see_segments() {
     let missing = no_namespaces().or_else(|| missing("setpriv")).or_else(|| missing("ip"));
     if skipped(missing.as_deref()) {
