@@ -11,7 +11,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use common::{
-    Finished, PATIENCE, Running, TOWPATH, assert_has, dial, missing, run, serve, settle, shell, skipped, towpath,
+    Finished, PATIENCE, Running, TOWPATH, assert_has, dial, fresh_listener, missing, run, serve, settle, shell,
+    skipped, towpath,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -39,7 +40,7 @@ struct House {
 
 impl House {
     fn new(address: &str) -> House {
-        let listener = TcpListener::bind(address).unwrap();
+        let listener = fresh_listener(address);
         let addr = listener.local_addr().unwrap();
         House { listener, addr }
     }

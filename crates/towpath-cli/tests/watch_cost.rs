@@ -95,8 +95,8 @@ fn a_refresh_takes_a_fifth_of_what_ss_takes_and_little_of_a_processor() {
         elapsed,
         100.0 * share,
     );
-    // Without the optimiser our own part takes twice as long.
-    let most = if cfg!(debug_assertions) { 0.3 } else { 0.2 };
+    // Without the optimiser our own part takes two to three times as long: then this only tells when all is lost.
+    let most = if cfg!(debug_assertions) { 0.6 } else { 0.2 };
     assert!(ratio <= most, "{ratio:.3} of what ss takes");
     assert!(share <= 0.05, "{:.1} % of a processor", 100.0 * share);
 }

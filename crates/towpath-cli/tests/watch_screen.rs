@@ -5,7 +5,7 @@ mod common;
 use std::net::{Shutdown, TcpListener, TcpStream};
 
 use common::terminal::{OnTerminal, on_terminal};
-use common::{assert_has, skipped};
+use common::{assert_has, fresh_listener, skipped};
 use regex::Regex;
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
@@ -20,7 +20,7 @@ struct House {
 
 impl House {
     fn new() -> House {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = fresh_listener("127.0.0.1:0");
         let mut house = House { listener, kept: vec![] };
         house.connect();
         house
