@@ -82,7 +82,7 @@ fn a_wrong_option_exits_2() {
         &["dial", "1", "--idle", "5"],
         &["dial", "1", "--nosuch"],
         &["serve", "--echo", "--discard"],
-        &["trace"],
+        &["nosuch"],
         &["watch", "nonsense"],
         &["watch", "--fail-if", "close-wait>5"],
     ] {

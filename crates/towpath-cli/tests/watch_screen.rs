@@ -298,10 +298,12 @@ fn stopped_it_gives_the_terminal_back_and_going_on_takes_it_again() {
         watch.wait_until_taken(true);
         watch.wait_for("▶ LISTEN");
     }
-    // As when who stopped us could not be noticed.
+    // Stopped by what cannot be caught, after which a shell takes its terminal back.
     watch.signal(Signal::STOP);
     watch.wait_until_stopped();
+    watch.reset();
     watch.signal(Signal::CONT);
+    watch.wait_until_raw();
     watch.press("j");
     watch.wait_for("▶ ESTAB");
     watch.press("q");

@@ -155,8 +155,8 @@ fn a_condition_on_time_needs_time() {
 }
 
 #[test]
-fn what_is_to_come_is_not_there_yet() {
-    for word in ["tour", "help"] {
+fn what_is_no_subcommand_is_refused() {
+    for word in ["nosuch", "help"] {
         assert!(refused(word).contains("unrecognized subcommand"), "{word}");
     }
     assert!(refused("").contains("Usage"));

@@ -249,9 +249,6 @@ pub(crate) fn fit(columns: &[(Column, usize)], room: usize) -> Vec<(Column, usiz
     while needed(&fitting) > room && fitting.len() > 1 {
         fitting.pop();
     }
-    if let Some(last) = fitting.first_mut() {
-        last.1 = last.1.min(room);
-    }
     fitting
 }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 use super::{PATIENCE, TOWPATH, settle};
 
@@ -191,6 +191,21 @@ impl OnTerminal {
         self.wait("the terminal to be as it was", |screen| !screen.alternate_screen() && !screen.hide_cursor());
         self.assert_as_before();
         (status, self.screen())
+    }
+
+    /// Has the terminal take lines and echo them, as a shell does.
+    pub(crate) fn reset(&self) {
+        tcsetattr(&self.master, OptionalActions::Now, &self.before).unwrap();
+    }
+
+    /// Waits until the terminal does neither.
+    #[track_caller]
+    pub(crate) fn wait_until_raw(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while tcgetattr(&self.master).unwrap().local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO) {
+            assert!(Instant::now() < deadline, "the terminal is not taken again");
+            thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 
     /// That the terminal takes lines and echoes them, as it did before.

@@ -140,7 +140,10 @@ mod tests {
         }
         prompt.key(Key::Delete);
         assert_eq!(prompt.parts(), ("process:naïe", ""));
-        typed(&mut prompt, " port:1");
+        prompt.key(Key::Left);
+        prompt.key(Key::Delete);
+        assert_eq!(prompt.parts(), ("process:naï", ""));
+        typed(&mut prompt, "e port:1");
         prompt.key(Key::Control('w'));
         assert_eq!(prompt.parts().0, "process:naïe ");
         prompt.key(Key::Control('u'));
