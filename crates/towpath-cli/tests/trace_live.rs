@@ -12,7 +12,6 @@ use std::time::Instant;
 use apart::{apart, connect, do_it, has_tracepoints, listen, objects, scratch, trace};
 use common::{PATIENCE, Running, assert_has, missing, run, skipped, towpath};
 use rustix::process::Signal;
-use serde_json::Value;
 
 /// The client has no more to say, the server answers, and both are done.
 fn talk(listener: &TcpListener) {
