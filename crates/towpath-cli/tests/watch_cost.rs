@@ -65,7 +65,7 @@ fn a_refresh_takes_a_fifth_of_what_ss_takes_and_little_of_a_processor() {
 
     ss();
     let mut theirs: Vec<Duration> = (0..3).map(|_| ss()).collect();
-    let mut watch = on_terminal(&["watch", "-n", "1s"], (120, 50));
+    let mut watch = on_terminal(&["watch", "-n", "1s", &addr.to_string()], (120, 50));
     let mut screen = watch.wait_until("all sockets, and their owners", |screen| {
         screen.contains(&format!("{addr}")) && screen.contains("ESTAB") && screen.contains("watch_cost")
     });

@@ -244,8 +244,8 @@ fn no_size_is_too_small_and_none_too_large() {
     watch.press("\x1b");
     watch.wait_until("the prompt to be gone", |screen| screen.contains("▶ LISTEN") && screen.contains("q quit"));
     watch.resize((40, 10));
-    let screen =
-        watch.wait_until("the small screen", |screen| screen.starts_with("watch ") && screen.contains("LISTEN"));
+    let whole = |screen: &str| screen.contains("3 sockets") && screen.matches("ESTAB").count() == 2;
+    let screen = watch.wait_until("the small screen", whole);
     assert_screen("live-40x10", &screen, &house);
     watch.press("q");
     watch.finish();
