@@ -34,16 +34,19 @@ pub(crate) fn first_of(signals: &[i32]) -> io::Result<Receiver<i32>> {
     Ok(receive)
 }
 
-/// Has every one of `signals` come as a message. One of them that asks us to end and comes while another such is not
-/// taken yet ends the process at once, after `last_resort`. To be called where [`first_of`] is.
+/// Has every one of `signals` come as a message, but for those that come while many have not been taken yet: what is not
+/// an order to end says the same however often it comes. The second order to end ends the process at once, after
+/// `last_resort`. To be called where [`first_of`] is.
 pub(crate) fn every(signals: &'static [i32], last_resort: fn()) -> io::Result<Receiver<i32>> {
     let (send, receive) = channel::bounded(16);
-    let mut iterator = Signals::new(signals)?;
+    let mut signals = Signals::new(signals)?;
     let wait = move || {
-        let mut asked = 0;
-        for signal in iterator.forever() {
-            asked += u32::from(matches!(signal, SIGINT | SIGTERM | SIGHUP));
-            if asked > 1 || send.try_send(signal).is_err() {
+        let mut orders = 0;
+        for signal in signals.forever() {
+            let order = matches!(signal, SIGINT | SIGTERM | SIGHUP);
+            orders += u32::from(order);
+            let taken = send.try_send(signal).is_ok();
+            if orders > 1 || (order && !taken) {
                 last_resort();
                 process::exit(Exit::Interrupted.code().into());
             }

@@ -422,9 +422,10 @@ fn a_state_that_lasts_too_long_exits_9_as_soon_as_it_does() {
     for more in [&["--events"][..], &[]] {
         let arguments = ["watch", "-n", "20ms", "--for", "1h", &addr, "--fail-if", "close-wait>100ms"];
         let done = run(arguments.iter().chain(more)).expect_code(9);
-        assert_has(&done.stderr, "--fail-if 'close-wait>100ms': 1");
         let (server, client) = (server.local_addr().unwrap(), client.local_addr().unwrap());
-        assert_has(&done.stderr, &format!(" ms (CLOSE-WAIT {server} with {client})\n"));
+        // How long it was by then is up to the machine.
+        assert_has(&done.stderr, "--fail-if 'close-wait>100ms': ");
+        assert_has(&done.stderr, &format!("s (CLOSE-WAIT {server} with {client})\n"));
     }
     let done = run(["watch", "-n", "20ms", "--for", "100ms", &addr, "--fail-if", "close-wait>1h"]).expect_code(0);
     assert!(done.stdout.matches("STATE").count() > 1, "a table with each look: {}", done.stdout);
@@ -618,13 +619,17 @@ fn a_row_has_the_task_that_tasks_has() {
     for _ in 0..3 {
         server.wait_for("send data");
     }
+    // Root's own look finds other programs too.
+    let endpoints: Vec<_> =
+        std::fs::read_dir(runtime.join("towpath")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [endpoint] = &endpoints[..] else { panic!("{endpoints:?}") };
     let objects = |done: Finished| -> Vec<Value> {
         let done = done.expect_code(0);
         done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let tasks = objects(Running::start(with_endpoint(&["tasks", "--json"])).finish());
+        let tasks = objects(Running::start(with_endpoint(&["tasks", "--json", endpoint.to_str().unwrap()])).finish());
         let rows = with_endpoint(&["watch", "--once", "--json", &addr.to_string()]);
         let rows = objects(Running::start(rows).finish());
         let reads = tasks.iter().filter(|task| task["op"] == "read" && task["cookie"].is_number());

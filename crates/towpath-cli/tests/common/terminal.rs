@@ -98,7 +98,11 @@ impl OnTerminal {
         change(&mut command);
         let child = command.spawn().unwrap();
         drop(command);
-        let screens = Screens { parser: vt100::Parser::new(size.1, size.0, 0), frame: Frame::default(), ended: false };
+        let screens = Screens {
+            parser: vt100::Parser::new(size.1.max(4), size.0.max(10), 0),
+            frame: Frame::default(),
+            ended: false,
+        };
         let parser = Mutex::new(screens);
         let shared = Arc::new(Shared { parser, changed: Condvar::new() });
         let master = std::fs::File::from(master);
@@ -162,7 +166,8 @@ impl OnTerminal {
 
     /// Makes the terminal another size, of so many columns and lines.
     pub(crate) fn resize(&mut self, size: (u16, u16)) {
-        self.shared.parser.lock().unwrap().parser.screen_mut().set_size(size.1, size.0);
+        // Screens of a line or a column are too small for the emulator; what is written to them fits a larger one too.
+        self.shared.parser.lock().unwrap().parser.screen_mut().set_size(size.1.max(4), size.0.max(10));
         tcsetwinsize(&self.master, winsize(size)).unwrap();
     }
 

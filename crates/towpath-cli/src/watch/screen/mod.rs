@@ -16,10 +16,9 @@ mod prompt;
 mod recording;
 pub(crate) mod terminal;
 
-use std::io;
-use std::thread;
+use std::{fs, io, thread};
 
-use rustix::process::{getppid, getsid};
+use rustix::process::getppid;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::low_level::emulate_default_handler;
 use towpath::sync::channel::{self, Receiver, Sender, TrySendError};
@@ -106,8 +105,18 @@ pub(super) fn run(options: &Watch, out: &Output, look: Look, signals: &Receiver<
 
 /// Whether who started us belongs to the same terminal, as a shell does that takes over when we stop.
 fn has_shell() -> bool {
-    let session = getppid().and_then(|parent| getsid(Some(parent)).ok());
-    session.is_some() && session == getsid(None).ok()
+    let Some(parent) = getppid() else { return false };
+    let ours = controlling_terminal("self");
+    ours.is_some() && ours == controlling_terminal(&parent.as_raw_nonzero().to_string())
+}
+
+/// The device that is the controlling terminal of a process: field 7 of proc_pid_stat(5). It belongs to one session, whose
+/// number does not tell them apart: it is 0 for every session that began outside our PID namespace.
+fn controlling_terminal(process: &str) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name, in brackets, is anything at all.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(4)?.parse().ok().filter(|&device| device != 0)
 }
 
 fn failed(what: &str, error: &io::Error) -> Failure {
