@@ -239,6 +239,21 @@ fn a_task_that_does_not_wait_runs_or_is_ready() {
 /// Descriptors' numbers go from one task to the next as quickly as can be. Whatever is told of a task's socket must be of
 /// the socket that this task waits on, which it always binds to an address of its own.
 #[test]
+fn a_task_that_an_idle_worker_takes_meanwhile_is_not_missed() {
+    on_each_poller(|| {
+        let missed = (0..2_000).filter(|_| {
+            let (end, ends) = channel::bounded::<()>(1);
+            let task = spawn(move || until_end(&ends));
+            let missed = find(&task::dump(), task.task().id()).is_none();
+            drop(end);
+            task.join().unwrap();
+            missed
+        });
+        assert_eq!(missed.count(), 0);
+    });
+}
+
+#[test]
 fn a_number_that_changes_hands_is_never_told_with_a_wrong_address() {
     on_each_poller(|| {
         const TASKS: u8 = 6;

@@ -108,23 +108,30 @@ impl Worker {
             0 => usize::MAX,
             uneven => uneven,
         };
-        let taken: Vec<Record> = {
-            let mut tasks = other.lock();
-            let count = tasks.unstarted.len().div_ceil(2).min(most);
-            // Counted here before they are no longer counted there: neither worker ends meanwhile.
-            self.remote.live.fetch_add(count, Ordering::SeqCst);
-            let taken: Vec<_> = tasks.unstarted.drain(..count).collect();
-            other.idle.says(tasks.unstarted.len());
-            taken.into_iter().map(|task| tasks.live.remove(task.slot())).collect()
-        };
-        let count = taken.len();
-        self.remote.take_in(taken);
+        let count = self.runtime.moves.moving(&self.remote, |moved| {
+            let taken = self.take_out(other, most);
+            taken.iter().for_each(moved);
+            let count = taken.len();
+            self.remote.take_in(taken);
+            count
+        });
         (0..count).for_each(|_| self.start_one());
         other.live.fetch_sub(count, Ordering::SeqCst);
         if self.runtime.is_stopping() {
             _ = other.send(Message::Stop); // it may have waited for these tasks alone; one that has gone is no loss
         }
         count > 0
+    }
+
+    /// Takes the half, and no more than `most`, of the tasks that `other` has not started out of its hands.
+    fn take_out(&self, other: &Remote, most: usize) -> Vec<Record> {
+        let mut tasks = other.lock();
+        let count = tasks.unstarted.len().div_ceil(2).min(most);
+        // Counted here before they are no longer counted there: neither worker ends meanwhile.
+        self.remote.live.fetch_add(count, Ordering::SeqCst);
+        let taken: Vec<_> = tasks.unstarted.drain(..count).collect();
+        other.idle.says(tasks.unstarted.len());
+        taken.into_iter().map(|task| tasks.live.remove(task.slot())).collect()
     }
 
     /// Whether `other` has taken a step since an earlier look, or may yet take one until the next.

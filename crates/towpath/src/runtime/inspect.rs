@@ -5,12 +5,14 @@
 //! Inquiry ── Message::Look ─────────────▶ tells of its tasks, for a quarter of a millisecond at most,
 //!    ▲                                    then runs others, then goes on: Message::Look to itself
 //!    └────────────── a batch ◀──────────── …
+//!            and once more for the tasks that have changed their worker meanwhile (`moves`)
 //! ```
 //!
 //! A worker can tell all of its tasks, for none of them runs meanwhile: what lies on a parked stack, where that ends, what
 //! called what. Of one that does not answer, because a task of its does not let go of it, the records are read from
 //! outside: they say what each task waits for and until when. Locks are held for a part of the tasks at a time.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -77,6 +79,15 @@ pub(crate) struct Inquiry {
     stage: shim::Mutex<Stage>,
 }
 
+/// Which tasks of a worker are asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Which {
+    /// None for all.
+    these: Option<Arc<[Record]>>,
+    /// So many of these, or so many slots, have been looked at.
+    done: usize,
+}
+
 #[derive(Debug, Default)]
 struct Stage {
     batches: Vec<Vec<Seen>>,
@@ -90,30 +101,74 @@ struct Stage {
 impl Shared {
     /// Looks at all tasks; with `frames`, also at what has called what in those that are suspended.
     pub(crate) fn look(&self, frames: bool) -> Sight {
+        let mut sight = Sight::default();
+        let watched = self.moves.watch();
+        let by_id = |(task, remote): (Record, Arc<Remote>)| (task.id, (task, remote));
+        self.ask(frames, self.remotes().iter().map(|remote| (remote.clone(), Which::default())), &mut sight);
+        let mut moved: HashMap<_, _> = watched.take().into_iter().map(by_id).collect();
+        moved.retain(|&id, _| sight.lacks(id));
+        if !moved.is_empty() {
+            let mut asked = HashMap::new();
+            for (task, remote) in moved.values().filter(|(_, remote)| !sight.silent.contains(&remote.name)) {
+                asked.entry(remote.id).or_insert_with(|| (remote.clone(), Vec::new())).1.push(task.clone());
+            }
+            let these = |tasks: Vec<_>| Which { these: Some(tasks.into()), done: 0 };
+            self.ask(frames, asked.into_values().map(|(remote, tasks)| (remote, these(tasks))), &mut sight);
+        }
+        // By now it has ended, or is with a worker that is silent, or is on its way once more, and has not started.
+        let missed = watched.hold_still(|| {
+            moved.extend(watched.take().into_iter().map(by_id));
+            let missed = moved.iter().filter(|&(&id, _)| sight.lacks(id));
+            missed.filter_map(|(_, (task, remote))| Seen::at(task, remote)).collect::<Vec<_>>()
+        });
+        sight.add(missed);
+        sight
+    }
+
+    /// Asks workers for tasks of theirs, and adds them. Of a worker that does not answer, those from a slot on are looked
+    /// at from outside.
+    fn ask(&self, frames: bool, workers: impl Iterator<Item = (Arc<Remote>, Which)>, sight: &mut Sight) {
         let own = worker::current().filter(|worker| std::ptr::eq(&*worker.runtime, self));
-        let others = || self.remotes().iter().filter(|remote| own.is_none_or(|own| own.remote.id != remote.id));
         let inquiry = Arc::new(Inquiry { frames, stage: shim::Mutex::default() });
         let may_ask = may_wait().is_ok();
-        for remote in others().filter(|_| may_ask) {
-            shim::lock(&inquiry.stage).left.push(remote.id);
-            if remote.send(Message::Look(inquiry.clone(), 0)).is_err() {
-                inquiry.tell(remote.id, Vec::new(), true); // it has gone, with its last task
+        let (mut of_own, mut others) = (None, Vec::new());
+        for (remote, which) in workers {
+            if own.is_some_and(|own| own.remote.id == remote.id) {
+                of_own = Some(which);
+                continue;
             }
+            if may_ask {
+                shim::lock(&inquiry.stage).left.push(remote.id);
+                if remote.send(Message::Look(inquiry.clone(), which.clone())).is_err() {
+                    inquiry.tell(remote.id, Vec::new(), true); // it has gone, with its last task
+                }
+            }
+            others.push((remote, which));
         }
-        let mut sight = Sight::default();
-        if let Some(own) = own {
-            own.look_at_all(frames, &mut sight.seen);
+        let mut seen = Vec::new();
+        if let Some((own, which)) = own.zip(of_own) {
+            own.look_at_own(frames, which, &mut seen);
         }
         let (batches, left) = inquiry.answers();
-        sight.seen.extend(batches.into_iter().flatten());
-        for remote in others().filter(|remote| !may_ask || left.contains(&remote.id)) {
-            remote.look_from_outside(&mut sight.seen);
+        seen.extend(batches.into_iter().flatten());
+        for (remote, mut which) in others.into_iter().filter(|(remote, _)| !may_ask || left.contains(&remote.id)) {
+            while remote.look_at(&mut which, BATCH, |task| seen.push(Seen::from_outside(task, &remote))) {}
             sight.silent.extend(may_ask.then(|| remote.name.clone()));
         }
-        // A task that had yet to start may have been found with two workers.
-        sight.seen.sort_by_key(|seen| seen.task.id);
-        sight.seen.dedup_by_key(|seen| seen.task.id);
-        sight
+        sight.add(seen);
+    }
+}
+
+impl Sight {
+    /// Adds tasks, but for those that are there: what changes its worker may be found with both.
+    fn add(&mut self, seen: Vec<Seen>) {
+        self.seen.extend(seen);
+        self.seen.sort_by_key(|seen| seen.task.id);
+        self.seen.dedup_by_key(|seen| seen.task.id);
+    }
+
+    fn lacks(&self, id: u64) -> bool {
+        self.seen.binary_search_by_key(&id, |seen| seen.task.id).is_err()
     }
 }
 
@@ -160,54 +215,45 @@ impl Inquiry {
 }
 
 impl Worker {
-    /// Tells of the tasks from a slot on, and later of the rest.
-    pub(super) fn answer(&self, inquiry: Arc<Inquiry>, slot: usize) {
+    /// Tells of tasks here: of as many as there is time for, and later of the rest.
+    pub(super) fn answer(&self, inquiry: Arc<Inquiry>, which: Which) {
         let mut batch = Vec::new();
-        let rest = self.look_at_some(inquiry.frames, slot, &mut batch);
+        let rest = self.look_at_some(inquiry.frames, which, &mut batch);
         let wanted = inquiry.tell(self.remote.id, batch, rest.is_none());
-        if let Some(slot) = rest.filter(|_| wanted) {
-            _ = self.remote.send(Message::Look(inquiry, slot)); // a worker has not gone while it works
+        if let Some(which) = rest.filter(|_| wanted) {
+            _ = self.remote.send(Message::Look(inquiry, which)); // a worker has not gone while it works
         }
     }
 
-    /// Looks at all tasks of this worker, one of which calls this, and lets others run now and then.
-    fn look_at_all(&self, frames: bool, seen: &mut Vec<Seen>) {
-        let mut slot = Some(0);
-        while let Some(from) = slot {
-            slot = self.look_at_some(frames, from, seen);
-            if slot.is_some() {
+    /// Looks at tasks of this worker, one of which calls this, and lets others run now and then.
+    fn look_at_own(&self, frames: bool, which: Which, seen: &mut Vec<Seen>) {
+        let mut which = Some(which);
+        while let Some(some) = which {
+            which = self.look_at_some(frames, some, seen);
+            if which.is_some() {
                 self.yield_now();
             }
         }
     }
 
-    /// Looks at the tasks from a slot on. Returns the next slot if time ran out.
-    fn look_at_some(&self, frames: bool, from: usize, seen: &mut Vec<Seen>) -> Option<usize> {
+    /// Looks at tasks here. Returns those that are left if time runs out.
+    fn look_at_some(&self, frames: bool, mut which: Which, seen: &mut Vec<Seen>) -> Option<Which> {
         let begun = Instant::now();
         let size = if frames { FRAMES_BATCH } else { BATCH };
         let mut batch = Vec::with_capacity(size);
-        let mut slot = from;
         loop {
-            let slots = self.collect(slot..slot + size, &mut batch);
+            let more = self.remote.look_at(&mut which, size, |task| {
+                let suspended = task.has_started() && !self.remote.runs(task);
+                batch.push((Seen::from_outside(task, &self.remote), suspended));
+            });
             seen.extend(batch.drain(..).map(|(seen, suspended)| self.look_at(seen, suspended, frames)));
-            slot += size;
-            if slot >= slots {
+            if !more {
                 return None;
             }
             if begun.elapsed() >= SPELL {
-                return Some(slot);
+                return Some(which);
             }
         }
-    }
-
-    /// The tasks in these slots, and whether each has a fiber that is suspended. Returns how many slots there are.
-    fn collect(&self, slots: Range<usize>, batch: &mut Vec<(Seen, bool)>) -> usize {
-        let tasks = self.remote.lock();
-        for task in slots.filter_map(|slot| tasks.live.get(slot)) {
-            let suspended = task.has_started() && !self.remote.runs(task);
-            batch.push((Seen::from_outside(task, &self.remote), suspended));
-        }
-        tasks.live.slots()
     }
 
     /// Adds what only its worker can tell of a task. One that has started stays here, and ends only while it runs.
@@ -240,14 +286,20 @@ impl Remote {
         self.running.load(Ordering::Relaxed) == task.as_ptr().as_ptr()
     }
 
-    /// Adds what can be told of the tasks without the worker.
-    fn look_from_outside(self: &Arc<Remote>, seen: &mut Vec<Seen>) {
-        for slot in (0..).step_by(BATCH) {
-            let tasks = self.lock();
-            let batch = (slot..slot + BATCH).filter_map(|slot| tasks.live.get(slot));
-            seen.extend(batch.map(|task| Seen::from_outside(task, self)));
-            if slot + BATCH >= tasks.live.slots() {
-                return;
+    /// Calls `look` with the next tasks, so many at most, under the lock. False if these were the last.
+    fn look_at(&self, which: &mut Which, size: usize, look: impl FnMut(&Placed)) -> bool {
+        let tasks = self.lock();
+        let next = which.done..which.done + size;
+        which.done = next.end;
+        match &which.these {
+            None => {
+                next.filter_map(|slot| tasks.live.get(slot)).for_each(look);
+                which.done < tasks.live.slots()
+            }
+            Some(these) => {
+                let next = &these[next.start..next.end.min(these.len())];
+                next.iter().filter_map(|task| tasks.live.find(task)).for_each(look);
+                which.done < these.len()
             }
         }
     }
@@ -264,14 +316,18 @@ impl Seen {
         Seen { task, remote, state, stack: None, stack_pointer: None, frames: None }
     }
 
+    /// The task as that worker has it, which took it from another; none if it has ended, or has been taken again.
+    fn at(task: &Record, remote: &Arc<Remote>) -> Option<Seen> {
+        let tasks = remote.lock();
+        tasks.live.find(task).map(|task| Seen::from_outside(task, remote))
+    }
+
     /// Whether the task is still in the wait that it was found in.
     pub(crate) fn still_waits(&self) -> bool {
         match self.state {
             State::Waiting { what, since, .. } => {
-                let tasks = self.remote.lock();
-                let placed = tasks.live.get(self.task.slot()).filter(|placed| placed.is(&self.task));
-                let waiting = placed.and_then(Placed::waiting);
-                waiting.is_some_and(|(now, from, _)| (now, from) == (what, since))
+                let now = Seen::at(&self.task, &self.remote).map(|seen| seen.state);
+                matches!(now, Some(State::Waiting { what: now, since: from, .. }) if (now, from) == (what, since))
             }
             State::Running | State::Ready => false,
         }

@@ -2,10 +2,9 @@
 //!
 //! Public are [`Runtime`] and its [`Builder`]; the rest is the library's own. From the bottom up: `stack` and `fiber` (what
 //! a task runs on), `task`, `record`, `completion`, `origin` and `table` (what it is, what it leaves, whence it comes, where
-//! it is found), `wait`, `park` and `wait_queue` (how it waits), `timer`, `inbox`, `sources` (what a worker
-//! keeps), `worker` (the loop), `idle` (how workers share what has not
-//! started), `trim` (how memory comes back),
-//! `inspect`, `frames` and `resident` (what a task dump asks), `blocking` (threads for what cannot park), `overflow` (the signal handler).
+//! it is found), `wait`, `park` and `wait_queue` (how it waits), `timer`, `inbox`, `sources` (what a worker keeps), `worker`
+//! (the loop), `idle` (how workers share what has not started), `trim` (how memory comes back), `inspect`, `moves`, `frames`
+//! and `resident` (what a task dump asks), `blocking` (threads for what cannot park), `overflow` (the signal handler).
 
 pub(crate) mod blocking;
 mod builder;
@@ -15,6 +14,7 @@ pub(crate) mod frames;
 mod idle;
 mod inbox;
 pub(crate) mod inspect;
+mod moves;
 pub(crate) mod origin;
 mod overflow;
 pub(crate) mod park;
@@ -47,6 +47,7 @@ use crate::poller::{self, PollerKind};
 use crate::shim;
 use crate::task::{JoinHandle, TaskDump};
 use crate::time::Instant;
+use moves::Moves;
 use record::Record;
 use wait::Op;
 use wait_queue::{Node, WaitQueue, Waiter};
@@ -96,6 +97,7 @@ pub(crate) struct Shared {
     next: AtomicUsize,
     /// How many workers are idle.
     idle: AtomicUsize,
+    moves: Moves,
     running: shim::Mutex<Running>,
 }
 
@@ -168,6 +170,7 @@ impl Runtime {
             stopping: AtomicBool::new(false),
             next: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
+            moves: Moves::default(),
             running: shim::Mutex::default(),
         });
         // Each worker makes its poller on its own thread, and reports the half of it that others see.

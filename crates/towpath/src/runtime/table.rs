@@ -48,6 +48,11 @@ impl Table {
         self.slots.get(slot)?.as_ref()
     }
 
+    /// The task with that record, if it is here.
+    pub(super) fn find(&self, record: &Record) -> Option<&Placed> {
+        self.get(record.slot()).filter(|placed| placed.0.as_ptr() == record.as_ptr())
+    }
+
     /// The slots that there are, used or not.
     pub(super) fn slots(&self) -> usize {
         self.slots.len()
@@ -57,11 +62,6 @@ impl Table {
 impl Placed {
     pub(crate) fn record(&self) -> Record {
         self.0.clone()
-    }
-
-    /// Whether this is the task with that record.
-    pub(super) fn is(&self, record: &Record) -> bool {
-        self.0.as_ptr() == record.as_ptr()
     }
 
     /// What the task waits for, since when, and until when.

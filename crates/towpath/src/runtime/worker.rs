@@ -29,7 +29,7 @@ use super::blocking;
 use super::fiber::{self, Step};
 use super::idle::{self, Idle};
 use super::inbox::{Inbox, Sent};
-use super::inspect::Inquiry;
+use super::inspect::{Inquiry, Which};
 use super::overflow;
 use super::park::{fork, may_wait};
 use super::record::Record;
@@ -79,7 +79,7 @@ pub(crate) enum Message {
     /// The registration's descriptor is about to be closed, or has been. The sender goes once it is forgotten.
     Forget(Token, Option<mpsc::Sender<()>>),
     /// Tell of the tasks, from this slot on.
-    Look(Arc<Inquiry>, usize),
+    Look(Arc<Inquiry>, Which),
     /// Look whether the runtime is shutting down.
     Stop,
 }
@@ -523,7 +523,7 @@ impl Worker {
             Message::Move(source, to) => source.move_to(self, &to),
             Message::Detach(source) => source.detach_from(self),
             Message::Forget(token, _done) => self.forget(token),
-            Message::Look(inquiry, slot) => self.answer(inquiry, slot),
+            Message::Look(inquiry, which) => self.answer(inquiry, which),
             Message::Stop => {}
         }
     }
