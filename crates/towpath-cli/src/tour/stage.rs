@@ -14,7 +14,7 @@ use towpath_diag::{Diag, Filter, Socket, Want};
 use super::keys::{Key, Keys};
 use super::ladder::Ladder;
 use super::told::{Deed, Said};
-use super::wire::Passed;
+use super::wire::{Heard, Wire};
 use crate::exit::{Exit, Failure, reason};
 use crate::output::Output;
 use crate::output::event::Event;
@@ -52,10 +52,12 @@ pub(super) struct Stage<'a> {
     pub(super) stop: &'a Receiver<i32>,
     pub(super) said: Receiver<Said>,
     /// Segments, where one may see them.
-    pub(super) wire: Option<Receiver<io::Result<Passed>>>,
+    pub(super) wire: Option<Wire>,
+    /// Whether all that had passed when it was last asked for has come.
+    caught_up: bool,
     pub(super) keys: Option<Keys>,
     /// What comes instead of segments where one may not see any: nothing, ever, for its sender is here too.
-    silence: (Sender<io::Result<Passed>>, Receiver<io::Result<Passed>>),
+    silence: (Sender<io::Result<Heard>>, Receiver<io::Result<Heard>>),
     diag: Diag,
     filter: Filter,
     /// The sockets when we last looked.
@@ -70,7 +72,7 @@ impl<'a> Stage<'a> {
     pub(super) fn new(
         (out, stop): (&'a Output, &'a Receiver<i32>),
         said: Receiver<Said>,
-        wire: Option<Receiver<io::Result<Passed>>>,
+        wire: Option<Wire>,
         keys: Option<Keys>,
         port: u16,
     ) -> Result<Stage<'a>, Halt> {
@@ -83,6 +85,7 @@ impl<'a> Stage<'a> {
             stop,
             said,
             wire,
+            caught_up: true,
             keys,
             silence: channel::unbounded(),
             diag,
@@ -144,6 +147,14 @@ impl<'a> Stage<'a> {
             return Ok(());
         }
         self.until(what, |stage| Ok(are_they(&stage.ladder)))
+    }
+
+    /// Waits until every segment that has passed by now is here.
+    pub(super) fn catch_up(&mut self) -> Result<(), Halt> {
+        let Some(wire) = &self.wire else { return Ok(()) };
+        wire.ask();
+        self.caught_up = false;
+        self.until("the segments that have passed", |stage| Ok(stage.caught_up))
     }
 
     /// Waits until the task of this name waits in this operation, and returns it.
@@ -214,16 +225,16 @@ impl<'a> Stage<'a> {
 
     /// Waits for an occasion to look.
     fn wait(&mut self) -> Result<(), Halt> {
-        let wire = self.wire.as_ref().unwrap_or(&self.silence.1);
-        let (said, passed) = towpath::select! {
+        let wire = self.wire.as_ref().map_or(&self.silence.1, |wire| &wire.heard);
+        let (said, heard) = towpath::select! {
             recv(self.stop) -> signal => return Err(stopped(signal.ok())),
             recv(self.out.lost()) -> why => return Err(Halt::Lost(why.ok())),
             recv(self.said) -> said => (said.ok(), None),
-            recv(wire) -> passed => (None, passed.ok()),
+            recv(wire) -> heard => (None, heard.ok()),
             timeout(LOOK) => (None, None),
         };
         said.map_or(Ok(()), |said| self.hear(said))?;
-        passed.map_or(Ok(()), |passed| self.see(passed))
+        heard.map_or(Ok(()), |heard| self.see(heard))
     }
 
     /// Takes in what is there, without waiting.
@@ -231,8 +242,8 @@ impl<'a> Stage<'a> {
         while let Ok(said) = self.said.try_recv() {
             self.hear(said)?;
         }
-        while let Some(Ok(passed)) = self.wire.as_ref().map(Receiver::try_recv) {
-            self.see(passed)?;
+        while let Some(Ok(heard)) = self.wire.as_ref().map(|wire| wire.heard.try_recv()) {
+            self.see(heard)?;
         }
         Ok(())
     }
@@ -245,8 +256,11 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    fn see(&mut self, passed: io::Result<Passed>) -> Result<(), Halt> {
-        let passed = passed.map_err(|e| failed("capture", &e))?;
+    fn see(&mut self, heard: io::Result<Heard>) -> Result<(), Halt> {
+        let Heard::Passed(passed) = heard.map_err(|e| failed("capture", &e))? else {
+            self.caught_up = true;
+            return Ok(());
+        };
         if passed.dropped > 0 {
             let what = format!("tour: {} segments were dropped before we saw them", passed.dropped);
             return Err(Failure::new(Exit::Other, what).hint("This machine is very busy; try again").into());

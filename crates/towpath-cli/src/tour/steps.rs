@@ -120,10 +120,10 @@ impl Tour<'_> {
 
     /// Waits until everything that was sent has been acknowledged.
     fn settle(&mut self) -> Result<(), Halt> {
-        self.stage.segments("every byte to be acknowledged", |ladder| ladder.is_settled())?;
         self.stage.sockets("empty queues", |all| {
             all.iter().filter(|socket| socket.state == State::Established).all(|socket| queues(socket) == (0, 0))
-        })
+        })?;
+        self.stage.segments("every byte to be acknowledged", |ladder| ladder.is_settled())
     }
 
     fn fill(&mut self, server: &Sender<server::Order>) -> Result<(), Halt> {
@@ -136,7 +136,7 @@ impl Tour<'_> {
         let port = self.addr.port();
         let blocked = |all: &[Socket]| all.iter().any(|socket| is_blocked(socket, port));
         let writer = self.stage.stuck((server::WRITER, "write"), blocked)?;
-        self.show_deeds_and_segments();
+        self.show_deeds_and_segments()?;
         self.page.parked(&writer);
         self.show(
             "RQ of the client's end is what it has not read, SQ of the server's what is not acknowledged; what has no room in \
@@ -191,7 +191,7 @@ impl Tour<'_> {
         client::start(self.nobody, self.teller.clone(), orders).map_err(|e| failed("start a client", &e))?;
         self.stage.deed("the dial to be refused", |deed| matches!(deed, Deed::Refused { .. }))?;
         self.stage.segments("RST", |ladder| ladder.seen.iter().any(|seen| seen.verdict == Some(Verdict::Refused)))?;
-        self.show_deeds_and_segments();
+        self.show_deeds_and_segments()?;
         self.page.remark(story::REFUSED_SEEN);
         Ok(())
     }
@@ -207,20 +207,22 @@ impl Tour<'_> {
 
     /// Shows what was seen since the last time, then the table, and says what there is to see in it.
     fn show(&mut self, remark: &str) -> Result<(), Halt> {
-        self.show_deeds_and_segments();
+        self.show_deeds_and_segments()?;
         let table = self.table.draw(self.stage.out, self.page.width())?;
         self.page.show(&table);
         self.page.remark(remark);
         Ok(())
     }
 
-    fn show_deeds_and_segments(&mut self) {
+    fn show_deeds_and_segments(&mut self) -> Result<(), Halt> {
+        self.stage.catch_up()?;
         let mut deeds = std::mem::take(&mut self.stage.deeds);
         // The one who was woken may tell of it before the one who woke him.
         deeds.sort_by_key(|said| said.at);
         self.page.deeds(&deeds);
         let ladder = self.stage.ladder.draw();
         self.page.drawn(&ladder);
+        Ok(())
     }
 }
 
