@@ -36,7 +36,7 @@ fn all_pages_go_into_a_folder_and_groff_takes_them() {
     assert_eq!(done.code, Some(0), "{done:?}");
     let written: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(written.len(), subcommands().len() + 1);
-    match Command::new("groff").args(["-man", "-ww", "-z", "-Tutf8"]).args(&written).output() {
+    match Command::new("groff").args(["-man", "-ww", "-Wbreak", "-z", "-Tutf8"]).args(&written).output() {
         Ok(read) => assert!(read.status.success() && read.stderr.is_empty(), "{read:?}"),
         Err(e) => println!("skipped: groff: {e}"),
     }

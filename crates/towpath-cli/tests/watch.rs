@@ -11,7 +11,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use common::{
-    Finished, PATIENCE, Running, TOWPATH, assert_has, dial, missing, run, serve, settle, shell, skipped, towpath,
+    Finished, PATIENCE, Running, TOWPATH, assert_has, dial, fresh_listener, missing, run, serve, settle, shell,
+    skipped, towpath,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -39,7 +40,7 @@ struct House {
 
 impl House {
     fn new(address: &str) -> House {
-        let listener = TcpListener::bind(address).unwrap();
+        let listener = fresh_listener(address);
         let addr = listener.local_addr().unwrap();
         House { listener, addr }
     }
@@ -368,8 +369,8 @@ fn a_filter_picks_by_state_address_and_process() {
     assert_eq!(count(&["addr:127.0.0.1"]), 3);
     assert_eq!(count(&["addr:127.0.0.2"]), 0);
     assert_eq!(count(&["addr:127.0.0.0/8", "state:established"]), 2);
-    assert_eq!(objects(client.local_addr().unwrap(), &[]).len(), 2);
-    assert_eq!(count(&[&client.local_addr().unwrap().to_string()]), 3, "two addresses are a choice");
+    assert_eq!(objects(client.local_addr().unwrap(), &["state:established"]).len(), 2);
+    assert_eq!(count(&["state:listen,established", &client.local_addr().unwrap().to_string()]), 3, "a choice of two");
     let pid = std::process::id();
     assert_eq!(count(&[&format!("process:{pid}")]), 3);
     assert_eq!(count(&["process:/^nosuchprocess$/"]), 0);

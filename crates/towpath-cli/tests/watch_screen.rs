@@ -5,7 +5,7 @@ mod common;
 use std::net::{Shutdown, TcpListener, TcpStream};
 
 use common::terminal::{OnTerminal, on_terminal};
-use common::{assert_has, skipped};
+use common::{assert_has, fresh_listener, skipped};
 use regex::Regex;
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
@@ -20,7 +20,7 @@ struct House {
 
 impl House {
     fn new() -> House {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = fresh_listener("127.0.0.1:0");
         let mut house = House { listener, kept: vec![] };
         house.connect();
         house
@@ -244,8 +244,8 @@ fn no_size_is_too_small_and_none_too_large() {
     watch.press("\x1b");
     watch.wait_until("the prompt to be gone", |screen| screen.contains("▶ LISTEN") && screen.contains("q quit"));
     watch.resize((40, 10));
-    let screen =
-        watch.wait_until("the small screen", |screen| screen.starts_with("watch ") && screen.contains("LISTEN"));
+    let whole = |screen: &str| screen.contains("3 sockets") && screen.matches("ESTAB").count() == 2;
+    let screen = watch.wait_until("the small screen", whole);
     assert_screen("live-40x10", &screen, &house);
     watch.press("q");
     watch.finish();

@@ -172,3 +172,40 @@ fn programs_get_their_usage_errors_as_objects() {
         other => panic!("{other:?}"),
     }
 }
+
+fn trace(line: &str) -> Trace {
+    match meant(line) {
+        Command::Trace(trace) => trace,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_trace_is_of_every_interface_unless_it_is_told_where_from() {
+    use crate::trace::Shape::{LadderByLadder, Ladders, Lines};
+    for (line, from, shape) in [
+        ("trace", Origin::Interface("any".into()), Ladders),
+        ("trace -i lo", Origin::Interface("lo".into()), Ladders),
+        ("trace -r a.pcap", Origin::File("a.pcap".into()), LadderByLadder),
+        ("trace -r -", Origin::Stdin, Ladders),
+        ("trace -r a.pcap --lines", Origin::File("a.pcap".into()), Lines),
+    ] {
+        let trace = trace(line);
+        assert_eq!((trace.from, trace.shape), (from, shape), "{line}");
+    }
+    let trace = trace("trace -c 5 --for 10s --conn 3 -w b.pcapng --data --resolve port:8330 addr:127.0.0.1");
+    assert_eq!((trace.count.map(u64::from), trace.limit), (Some(5), Some(Duration::from_secs(10))));
+    assert_eq!((trace.wanted.conn, trace.write), (Some(3), Some("b.pcapng".into())));
+    assert!(trace.data && trace.resolve);
+    assert_eq!(trace.wanted.filter.to_string(), "port:8330 addr:127.0.0.1");
+}
+
+#[test]
+fn a_trace_chooses_by_ports_and_addresses_alone() {
+    assert!(refused("trace state:listen").contains("by port: and addr: alone"));
+    assert!(refused("trace process:demo").contains("by port: and addr: alone"));
+    assert!(refused("trace -w -").contains("stdout is for the trace itself"));
+    assert!(refused("trace -r a -i lo").contains("cannot be used with"));
+    assert!(refused("trace -r a --for 1s").contains("cannot be used with"));
+    assert!(refused("trace --conn 0").contains("--conn"));
+}

@@ -43,15 +43,16 @@ pub(crate) struct Presenter {
 }
 
 /// Ladders of which only the first is drawn, until it is complete.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
     /// Whose ladder is being drawn.
     head: Option<FlowId>,
     /// The last that is complete; those before it are too.
     complete: Option<FlowId>,
     waiting: BTreeMap<FlowId, Waiting>,
-    /// How much text waits.
+    /// How much text waits, and how much may.
     held: usize,
+    most: usize,
     /// Something was drawn.
     begun: bool,
 }
@@ -69,7 +70,7 @@ impl Presenter {
             Form::Human { stdout, .. } => stdout,
             Form::Json => Look { color: false, ascii: true },
         };
-        Presenter { form, shape, data, ends, ladder: Ladder::new(look, data), queue: Queue::default() }
+        Presenter { form, shape, data, ends, ladder: Ladder::new(look, data), queue: Queue::new(HELD) }
     }
 
     /// The text for a segment, on a terminal of `width` columns.
@@ -126,6 +127,10 @@ impl Presenter {
 }
 
 impl Queue {
+    fn new(most: usize) -> Queue {
+        Queue { head: None, complete: None, waiting: BTreeMap::new(), held: 0, most, begun: false }
+    }
+
     fn draw(
         &mut self,
         id: FlowId,
@@ -147,7 +152,7 @@ impl Queue {
         let drawn = draw(&mut waiting.ladder);
         self.held += drawn.len();
         waiting.text += &drawn;
-        if self.held > HELD {
+        if self.held > self.most {
             self.spill(text);
         }
     }
@@ -199,3 +204,6 @@ impl Queue {
 fn jiff_time(time: towpath_capture::Timestamp) -> Timestamp {
     Timestamp::from_nanosecond(time.as_nanos().into()).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests;

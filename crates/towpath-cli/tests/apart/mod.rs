@@ -1,10 +1,16 @@
 //! A test in namespaces of its own, where nobody else's segments pass, interfaces are its to take down and file systems its to
 //! mount: the test starts itself again there. It needs root, or a system that lets people have user namespaces.
 
+#![allow(dead_code, reason = "each test file is compiled with the whole of it, and uses its part")]
+
 use std::env;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 
-use crate::common::{missing, skipped};
+use serde_json::Value;
+
+use crate::common::{PATIENCE, Running, missing, skipped, towpath};
 
 /// Runs `test`, whose name is `name`, apart from all other traffic, with its loopback up.
 pub(crate) fn apart(name: &str, test: impl FnOnce()) {
@@ -46,4 +52,44 @@ fn unshare() -> Command {
 /// Whether the test may use the tracepoints of the kernel that everybody shares.
 pub(crate) fn has_tracepoints() -> bool {
     std::path::Path::new("/sys/kernel/tracing/events/sock/inet_sock_set_state").exists()
+}
+
+/// A trace of loopback that has begun.
+pub(crate) fn trace(options: &[&str]) -> Running {
+    let mut trace = Running::start(towpath(["trace", "-i", "lo"].iter().chain(options)));
+    trace.wait_for("tracing");
+    trace
+}
+
+/// A listener of this machine's, and where it is.
+pub(crate) fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    (listener, addr)
+}
+
+/// Both ends of a new connection: the client's, the server's.
+pub(crate) fn connect(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let server = listener.accept().unwrap().0;
+    for end in [&client, &server] {
+        end.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    (client, server)
+}
+
+/// The objects of a trace with `--json`.
+pub(crate) fn objects(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A file of this test's.
+pub(crate) fn scratch(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("towpath-{}-{name}", std::process::id()))
+}
+
+/// Runs a command that has to work.
+pub(crate) fn do_it(command: &str, words: &str) {
+    let done = Command::new(command).args(words.split(' ')).output().unwrap();
+    assert!(done.status.success(), "{command} {words}: {}", String::from_utf8_lossy(&done.stderr));
 }

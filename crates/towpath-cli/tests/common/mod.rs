@@ -10,7 +10,7 @@ pub(crate) mod terminal;
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,9 +18,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use towpath_diag::{Diag, Filter, Want};
 
 /// After this a test has failed. Long, for machines that are busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A listener at a port that no earlier connection still has: they stay in TIME-WAIT for a minute, and would be seen.
+pub(crate) fn fresh_listener(address: &str) -> TcpListener {
+    loop {
+        let listener = TcpListener::bind(address).unwrap();
+        let port = Filter::new().port(listener.local_addr().unwrap().port());
+        if Diag::open().unwrap().sockets(&port, Want::empty()).unwrap().len() == 1 {
+            return listener;
+        }
+    }
+}
 
 /// The binary under test.
 pub(crate) const TOWPATH: &str = env!("CARGO_BIN_EXE_towpath");

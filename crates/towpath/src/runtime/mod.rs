@@ -350,6 +350,9 @@ impl Shared {
         if let Some(own) = worker::current().filter(|worker| Arc::ptr_eq(&worker.runtime, self)) {
             return self.place_near(own, task);
         }
+        if park::fork::check().is_err() {
+            return std::mem::forget(task); // as in `place_near`
+        }
         let remote = self.emptiest();
         let reserved = remote.reserve(self);
         assert!(reserved, "who spawns from outside holds the runtime");
@@ -359,6 +362,10 @@ impl Shared {
     /// The same for a task of one of our own workers.
     #[inline]
     fn place_near(&self, own: &Worker, task: Record) {
+        if park::fork::check().is_err() {
+            // In a forked child nobody would run it, and who held the lock of a worker's tasks may have stayed behind.
+            return std::mem::forget(task);
+        }
         if !own.has_others {
             return own.keep(task);
         }
