@@ -21,14 +21,15 @@ Steps:
   7 the client closes  LAST-ACK, TIME-WAIT
   8 refused            RST
 
-  Each says what will happen, has it happen with real sockets and tasks of the towpath library, and then shows
-  what the tasks did, the segments as towpath trace draws them, and the sockets as towpath watch lists them.
+  Each says what will happen, has it happen with real sockets and tasks of the towpath library,
+  and then shows what the tasks did, the segments as towpath trace draws them, and the sockets as
+  towpath watch lists them.
 
 Where it takes place:
-  In a network namespace of its own, which nobody else can see and which ends with it; so it may capture there,
-  without privilege, where the system lets everybody have user namespaces. Where it does not, the tour says
-  what forbids it, takes place on the common loopback interface at a free port, and shows no segments, unless
-  it has CAP_NET_RAW.
+  In a network namespace of its own, which nobody else can see and which ends with it; so it may
+  capture there, without privilege, where the system lets everybody have user namespaces. Where
+  it does not, the tour says what forbids it, takes place on the common loopback interface at a
+  free port, and shows no segments, unless it has CAP_NET_RAW.
 
 Examples:
   towpath tour                 all of it, in a second or two
@@ -36,7 +37,8 @@ Examples:
   towpath tour | less -R       with towpath tour --color always
   towpath tour --json | jq -r 'select(.ev == \"segment\") | [.side, .flags, .seq, .ack] | @tsv'
 
-Exit code 0 means that all of it was seen, or that q was pressed; 77 that there were no segments to see.
+Exit code 0 means that all of it was seen, or that q was pressed; 77 that there were no segments
+to see.
 
 ",
     exit_codes!()
