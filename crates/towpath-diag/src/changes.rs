@@ -158,8 +158,10 @@ impl Changes {
         }
     }
 
-    /// The next one; none if the time is over or a signal was handled. Without a time, waits for one of these. Those that are
-    /// exact come in the order of their times.
+    /// The next one; none if the time is over or a signal was handled. Without a time, waits for one of these.
+    ///
+    /// Those that are exact come in the order of their times: of one socket always, of different ones unless a processor was
+    /// held up just when the kernel wrote one down on it, which then comes late.
     ///
     /// # Errors
     /// What the kernel has to say, which it will again.

@@ -237,7 +237,14 @@ fn what_happens_on_several_processors_is_told_in_order() {
         }
     });
     let exact: Vec<_> = told.all.iter().filter(|change| change.exact).collect();
-    assert!(exact.is_sorted_by_key(|change| change.at));
+    let mut last = HashMap::new();
+    for change in &exact {
+        let before = last.insert(change.key, change);
+        assert!(before.is_none_or(|before| before.at <= change.at), "{before:?} came before {change:?}");
+    }
+    // A processor that is held up while it writes one down is rare.
+    let late = exact.windows(2).filter(|two| two[1].at < two[0].at).count();
+    assert!(late * 100 < exact.len(), "{late} of {} came late", exact.len());
     assert!(told.lives().len() >= 4 * 200 * 2);
 }
 

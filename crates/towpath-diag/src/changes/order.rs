@@ -1,9 +1,9 @@
 //! Puts what was read from the rings of all processors into the order of its times. Pure.
 //!
-//! The rings are read one after the other, so that when all have been, nothing is missing of what is older than the beginning;
-//! what is newer waits for the next reading, since a ring that was read before may have something older by now. Changes of one
-//! socket are in order for certain: its lock is held while one is traced, so that a later one, on another ring, is newer than
-//! the beginning whenever the earlier was not there to be read.
+//! The rings are read one after the other, so that when all have been, nothing is missing of what is older than the beginning
+//! but what was being written down just then; what is newer waits for the next reading, since a ring that was read before may
+//! have something older by now. Changes of one socket are in order for certain: its lock is held while one is traced, so that a
+//! later one, on another ring, is newer than the beginning whenever the earlier was not there to be read.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
