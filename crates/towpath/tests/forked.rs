@@ -10,7 +10,7 @@ use std::process::Command;
 
 use towpath::net::{TcpListener, TcpStream};
 use towpath::sync::channel::{self, RecvError, RecvTimeoutError, SendError};
-use towpath::task::{JoinError, unblock};
+use towpath::task::{self, JoinError, JoinHandle, unblock};
 use towpath::time::{Duration, sleep};
 use towpath::{Cancelled, is_cancelled, select, spawn};
 
@@ -106,11 +106,14 @@ fn calls() -> (String, u32) {
         say("select", selected);
         let Err(JoinError::Cancelled(cancelled, task)) = task.join() else { return "it has joined".to_owned() };
         say("join", cancelled.to_string());
-        let spawned = spawn(|| 7).join().map_err(|error| match error {
-            JoinError::Cancelled(cancelled, _) => cancelled,
-            JoinError::Panicked(_) => unreachable!("it did not run"),
-        });
-        say("join of what it spawned", text(spawned));
+        let join = |spawned: JoinHandle<i32>| match spawned.join() {
+            Err(JoinError::Cancelled(cancelled, _)) => cancelled.to_string(),
+            other => format!("it ran: {other:?}"),
+        };
+        say("join of what it spawned", join(spawn(|| 7)));
+        if task::current().is_some() {
+            say("join of what it spawned here", join(task::spawn_local(|| 7)));
+        }
         std::mem::forget(task);
         lines.join("\n")
     });

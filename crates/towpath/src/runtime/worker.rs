@@ -380,6 +380,10 @@ impl Worker {
 
     /// Starts a task that may not leave this thread, after those that are ready.
     pub(crate) fn spawn_local(&self, task: Record) -> io::Result<()> {
+        if fork::check().is_err() {
+            std::mem::forget(task); // as in `Shared::place_near`
+            return Ok(());
+        }
         let stack = self.stack_for(&task)?;
         self.remote.live.fetch_add(1, Ordering::SeqCst);
         let task = Remote::adopt(task, &mut self.remote.lock());
