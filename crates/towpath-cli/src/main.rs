@@ -3,9 +3,10 @@
 //! A byte's way through this crate: `args` says what was meant, `serve` or `dial` does it in tasks, `output` prints what
 //! happened, and `exit` says how it ended. `watch` shows what the kernel knows of all that, `trace` what passes on the
 //! wire, and `tour` all of it in turn; `tasks` asks other programs; `generate` prints pages and completions. `kernel` asks
-//! what `towpath::net` does not, `signals` makes messages of signals.
+//! what `towpath::net` does not, `counted` writes and counts, `signals` makes messages of signals.
 
 mod args;
+mod counted;
 mod dial;
 mod exit;
 mod generate;

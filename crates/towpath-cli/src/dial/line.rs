@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use regex::bytes::Regex;
@@ -11,6 +11,7 @@ use towpath::time::{Duration, Instant};
 
 use super::expect::Expectation;
 use super::input::{Crlf, Input};
+use crate::counted;
 use crate::output::Output;
 use crate::output::text::Characters;
 
@@ -96,18 +97,8 @@ impl Line {
         Ok(())
     }
 
-    fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
-        // Piece by piece rather than `write_all`, to count what left before an error.
-        while !bytes.is_empty() {
-            match (&self.stream).write(bytes)? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                n => {
-                    self.bytes_out.fetch_add(n as u64, Relaxed);
-                    bytes = &bytes[n..];
-                }
-            }
-        }
-        Ok(())
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        counted::write_all(&mut &self.stream, bytes, &self.bytes_out)
     }
 
     pub(super) fn bytes_in(&self) -> u64 {

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use towpath::time::{Duration, Instant};
 
 use super::house::House;
 use crate::args::Mode;
+use crate::counted;
 use crate::kernel;
 use crate::output::event::{Data, Ending, Event, Totals};
 use crate::output::text::Characters;
@@ -160,18 +161,8 @@ impl Conversation {
         self.house.out.event(&Event::Read { conn: self.number, data });
     }
 
-    fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
-        // Piece by piece rather than `write_all`, to count what left before an error.
-        while !bytes.is_empty() {
-            match (&self.stream).write(bytes)? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                n => {
-                    self.bytes_out.fetch_add(n as u64, Relaxed);
-                    bytes = &bytes[n..];
-                }
-            }
-        }
-        Ok(())
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        counted::write_all(&mut &self.stream, bytes, &self.bytes_out)
     }
 
     /// What an error on this connection says about its end.

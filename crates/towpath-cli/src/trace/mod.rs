@@ -36,6 +36,7 @@ use crate::output::Output;
 pub(crate) use ends::Ends;
 pub(crate) use present::{Presenter, Shape};
 pub(crate) use run::columns;
+pub(crate) use save::Saver;
 pub(crate) use tracer::{Tracer, Wanted};
 pub(crate) use words::Told;
 

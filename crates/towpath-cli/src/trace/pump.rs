@@ -117,10 +117,8 @@ impl Pump {
                 }
             };
             is_down = false;
-            if self.saver.as_ref().is_some_and(|saver| !saver.knows(frame.interface)) {
-                let mut interface = Interface::new(frame.link);
-                interface.name = netdevice::index_to_name(&socket, frame.interface).ok();
-                self.describe(frame.interface, &interface)?;
+            if let Some(saver) = &mut self.saver {
+                saver.describe_passed(&frame)?;
             }
             if let Some(flow) = self.take(&frame, Some(dropped))? {
                 dropped = capture.stats().map_or(dropped, |stats| stats.dropped);

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use towpath_capture::file::{About, Interface, Writer};
+use towpath_capture::live::interface_name;
 use towpath_capture::{Frame, Timestamp};
 
 use crate::exit::{Exit, Failure, reason};
@@ -25,12 +26,17 @@ pub(crate) struct Saver {
 impl Saver {
     /// Creates the file, or empties it.
     pub(crate) fn create(path: &Path) -> Result<Saver, Failure> {
-        let name = path.display().to_string();
         let file = File::create(path).map_err(|e| {
             let exit = if e.kind() == io::ErrorKind::PermissionDenied { Exit::NoPermission } else { Exit::Other };
-            Failure::new(exit, format!("write {name}: {}", reason(&e)))
+            Failure::new(exit, format!("write {}: {}", path.display(), reason(&e)))
                 .hint("Name a file that you may write to: -w FILE")
         })?;
+        Saver::new(file, path)
+    }
+
+    /// Writes to `file`, an empty one at `path`.
+    pub(crate) fn new(file: File, path: &Path) -> Result<Saver, Failure> {
+        let name = path.display().to_string();
         let about = About::here(concat!("towpath ", env!("CARGO_PKG_VERSION")));
         match Writer::new(BufWriter::with_capacity(1 << 16, file), &about) {
             Ok(writer) => Ok(Saver { writer, name, known: HashSet::new() }),
@@ -47,6 +53,16 @@ impl Saver {
     pub(crate) fn describe(&mut self, number: u32, interface: &Interface) -> Result<(), Failure> {
         self.known.insert(number);
         self.writer.add_interface(number, interface).map_err(|e| failed(&self.name, &e))
+    }
+
+    /// Says what the interface is that a captured frame passed, with the first that did.
+    pub(crate) fn describe_passed(&mut self, frame: &Frame<'_>) -> Result<(), Failure> {
+        if self.knows(frame.interface) {
+            return Ok(());
+        }
+        let mut interface = Interface::new(frame.link);
+        interface.name = interface_name(frame.interface).ok();
+        self.describe(frame.interface, &interface)
     }
 
     /// Adds a frame.

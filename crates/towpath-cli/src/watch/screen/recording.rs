@@ -5,23 +5,23 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, BufWriter, ErrorKind};
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Zoned;
-use towpath_capture::Frame;
-use towpath_capture::file::{About, Interface, Writer};
-use towpath_capture::live::{Capture, Event, OpenError, interface_name};
+use towpath_capture::live::{Capture, Event, OpenError};
+use towpath_capture::{Frame, Timestamp};
 use towpath_diag::State;
 
 use super::super::filter::{Filter, Subject};
 use super::super::table::Ends;
-use crate::exit::reason;
+use crate::exit::{Exit, Failure, reason};
+use crate::trace::Saver;
 
 /// How often the thread looks whether it is to stop, and writes what it holds.
 const LOOK: Duration = Duration::from_millis(100);
@@ -41,7 +41,7 @@ pub(super) struct Recording {
     path: PathBuf,
     stopping: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
-    thread: JoinHandle<io::Result<u64>>,
+    thread: JoinHandle<Result<u64, Failure>>,
 }
 
 /// What a capture came to.
@@ -60,20 +60,12 @@ impl Recording {
     pub(super) fn start(wanted: Wanted, comment: String) -> Result<Recording, String> {
         let capture = wanted.open().map_err(|error| explain(&error))?;
         let (path, file) = create().map_err(|e| format!("create a file here: {}", reason(&e)))?;
-        let about = About::here(concat!("towpath ", env!("CARGO_PKG_VERSION")));
-        let failed = |e: io::Error| format!("write {}: {}", path.display(), reason(&e));
-        let writer = Writer::new(BufWriter::new(file), &about).map_err(failed)?;
+        let saver = Saver::new(file, &path).map_err(|failure| failure.what)?;
         let (stopping, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let work = Work {
-            wanted,
-            capture,
-            writer,
-            interfaces: vec![],
-            comment,
-            stopping: Arc::clone(&stopping),
-            written: Arc::clone(&written),
-        };
-        let thread = thread::Builder::new().name("capture".into()).spawn(move || work.run()).map_err(failed)?;
+        let work =
+            Work { wanted, capture, saver, comment, stopping: Arc::clone(&stopping), written: Arc::clone(&written) };
+        let thread = thread::Builder::new().name("capture".into()).spawn(move || work.run());
+        let thread = thread.map_err(|e| format!("start a thread: {}", reason(&e)))?;
         Ok(Recording { path, stopping, written, thread })
     }
 
@@ -86,9 +78,8 @@ impl Recording {
     /// Ends it.
     pub(super) fn stop(self) -> Result<Recorded, String> {
         self.stopping.store(true, Ordering::Relaxed);
-        let failed = |why: String| format!("write {}: {why}", self.path.display());
-        let ended = self.thread.join().map_err(|_| failed("the thread that writes has panicked".into()))?;
-        let dropped = ended.map_err(|e| failed(reason(&e)))?;
+        let panicked = |_| format!("write {}: the thread that writes has panicked", self.path.display());
+        let dropped = self.thread.join().map_err(panicked)?.map_err(|failure| failure.what)?;
         Ok(Recorded { path: self.path, segments: self.written.load(Ordering::Relaxed), dropped })
     }
 
@@ -136,8 +127,7 @@ impl Wanted {
 struct Work {
     wanted: Wanted,
     capture: Capture,
-    writer: Writer<BufWriter<File>>,
-    interfaces: Vec<u32>,
+    saver: Saver,
     comment: String,
     stopping: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
@@ -145,38 +135,28 @@ struct Work {
 
 impl Work {
     /// Captures until it is to stop; then what has come by then. Returns how many segments were dropped.
-    fn run(mut self) -> io::Result<u64> {
+    fn run(mut self) -> Result<u64, Failure> {
+        let failed = |e: io::Error| Failure::new(Exit::Other, format!("capture: {}", reason(&e)));
+        let began = Timestamp::from(SystemTime::now());
         loop {
             let stopping = self.stopping.load(Ordering::Relaxed);
             let wait = if stopping { Duration::ZERO } else { LOOK };
-            match self.capture.read(Some(wait))? {
+            match self.capture.read(Some(wait)).map_err(failed)? {
                 Some(Event::Frame(frame)) if self.wanted.has(&frame) => {
-                    describe(&mut self.writer, &mut self.interfaces, &frame)?;
+                    self.saver.describe_passed(&frame)?;
                     let comment = std::mem::take(&mut self.comment);
-                    self.writer.write(&Frame { comment: &comment, ..frame })?;
+                    self.saver.write(&Frame { comment: &comment, ..frame })?;
                     self.written.fetch_add(1, Ordering::Relaxed);
                 }
                 Some(_) => {}
                 None if stopping => break,
-                None => self.writer.flush()?,
+                None => self.saver.flush()?,
             }
         }
-        let stats = self.capture.stats()?;
-        self.writer.finish()?;
+        let stats = self.capture.stats().map_err(failed)?;
+        self.saver.count(began, stats.received, stats.dropped)?;
+        self.saver.finish()?;
         Ok(stats.dropped)
-    }
-}
-
-/// Tells the file of the interface that `frame` passed, with the first that did.
-fn describe(writer: &mut Writer<BufWriter<File>>, known: &mut Vec<u32>, frame: &Frame<'_>) -> io::Result<()> {
-    if known.contains(&frame.interface) {
-        return Ok(());
-    }
-    known.push(frame.interface);
-    let interface = Interface::new(frame.link);
-    match interface_name(frame.interface) {
-        Ok(name) => writer.add_interface(frame.interface, &interface.named(name)),
-        Err(_) => writer.add_interface(frame.interface, &interface),
     }
 }
 
