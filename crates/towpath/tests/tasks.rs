@@ -311,6 +311,25 @@ fn a_task_that_never_has_to_wait_does_not_starve_the_others() {
 }
 
 #[test]
+fn a_task_that_computes_and_yields_does_not_keep_the_poller_waiting() {
+    on_each_poller(|| {
+        let (mut stream, mut peer) = pair();
+        let reader = spawn_local(move || stream.read(&mut [0]).unwrap());
+        until_parked(&reader, "read");
+        peer.write_all(b".").unwrap();
+        let mut yields = 0;
+        while !reader.is_finished() {
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(1) {}
+            yield_now();
+            yields += 1;
+        }
+        // The clock is read after each sixteenth task of a turn at least.
+        assert!(yields <= 32, "{yields}");
+    });
+}
+
+#[test]
 fn a_call_that_never_waits_never_lets_others_run() {
     on_each_poller(|| {
         let (sender, receiver) = channel::bounded(2);

@@ -47,8 +47,12 @@ use crate::poller::{Interest, Poller, Ready, Token, Waker};
 use crate::shim::{Mutex, MutexGuard, lock};
 use crate::time::Instant;
 
-/// Tasks run in one turn, at most.
+/// Tasks run in one turn, at most, before the worker looks what else there is: messages, timers, the poller.
 const TURN: u32 = 256;
+/// How long a turn may last, but for the task that runs by then.
+const SPELL: Duration = Duration::from_millis(1);
+/// The clock is read after the first task of a turn, and then ever more seldom, up to this many.
+const STRIDE: u32 = 16;
 /// Calls that a task may make in a row without waiting before it lets others run.
 const BUDGET: u32 = 64;
 
@@ -305,10 +309,18 @@ impl Worker {
     }
 
     fn run_ready(&self) {
-        for _ in 0..TURN {
+        let mut look = 1;
+        for done in 1..=TURN {
             let Some(next) = self.ready.pop() else { return };
             if let Some(task) = next.or_else(|| self.remote.next_unstarted()) {
                 self.step(task);
+            }
+            if done == look {
+                // The turn began when the poller was last asked.
+                if self.now.get().elapsed() >= SPELL {
+                    return;
+                }
+                look += done.min(STRIDE);
             }
         }
     }
