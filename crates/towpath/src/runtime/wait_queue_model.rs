@@ -54,7 +54,7 @@ fn receive(place: &Mutex<Place>, deadline: Option<Instant>) -> (Option<u32>, u32
         unsafe { place.waiting.push(&node) };
         rank
     };
-    let ended = waiter.wait(Op::Receive.into(), deadline);
+    let ended = waiter.wait(Op::Dump.into(), deadline);
     if ended == Ended::TimedOut {
         // SAFETY: it was pushed to this queue.
         unsafe { lock(place).waiting.remove(&node) };
@@ -84,7 +84,7 @@ fn select(places: &[Shared; 2]) -> (usize, u32) {
         };
         let queued = places.iter().zip(&nodes).take_while(|both| enlist(*both)).count();
         let again = queued < nodes.len() && waiter.abort();
-        let ended = if again { Ended::TimedOut } else { waiter.wait(Op::Select.into(), None) };
+        let ended = if again { Ended::TimedOut } else { waiter.wait(Op::Dump.into(), None) };
         for (place, node) in places.iter().zip(&nodes).take(queued) {
             // SAFETY: it was pushed to this queue.
             unsafe { lock(place).waiting.remove(node) };

@@ -49,10 +49,12 @@ use crate::time::Instant;
 
 /// Tasks run in one turn, at most, before the worker looks what else there is: messages, timers, the poller.
 const TURN: u32 = 256;
-/// How long a turn may last, but for the task that runs by then.
+/// Tasks that run for so long each, on average, have a turn be cut short,
+const LONG: Duration = Duration::from_micros(200);
+/// and the next one be of as many as run in this time.
 const SPELL: Duration = Duration::from_millis(1);
-/// The clock is read after the first task of a turn, and then ever more seldom, up to this many.
-const STRIDE: u32 = 16;
+/// So many run until the clock is read, at most.
+const STRIDE: u32 = 64;
 /// Calls that a task may make in a row without waiting before it lets others run.
 const BUDGET: u32 = 64;
 
@@ -203,6 +205,8 @@ pub(crate) struct Worker {
     pub(super) seen: Cell<Option<idle::Seen>>,
     /// Calls that the running task may still make without waiting.
     budget: Cell<u32>,
+    /// How many tasks may run until the clock is read.
+    stride: Cell<u32>,
     /// The time when this turn's reports came in.
     pub(super) now: Cell<Instant>,
 }
@@ -266,6 +270,7 @@ impl Worker {
             stacks: RefCell::new(Pool::new(settings.stack_size)),
             seen: Cell::new(None),
             budget: Cell::new(BUDGET),
+            stride: Cell::new(STRIDE),
             now: Cell::new(Instant::now()),
         })
     }
@@ -309,20 +314,34 @@ impl Worker {
     }
 
     fn run_ready(&self) {
-        let mut look = 1;
-        for done in 1..=TURN {
+        let mut until = self.stride.get();
+        for done in 1.. {
             let Some(next) = self.ready.pop() else { return };
             if let Some(task) = next.or_else(|| self.remote.next_unstarted()) {
                 self.step(task);
             }
-            if done == look {
-                // The turn began when the poller was last asked.
-                if self.now.get().elapsed() >= SPELL {
-                    return;
+            if done == until {
+                match self.go_on(done) {
+                    Some(next) => until = next,
+                    None => return,
                 }
-                look += done.min(STRIDE);
             }
         }
+    }
+
+    /// So many tasks have run in this turn: until how many it is to go on, if it is.
+    #[cold]
+    fn go_on(&self, done: u32) -> Option<u32> {
+        // The turn began when the poller was last asked.
+        let took = self.now.get().elapsed();
+        if took >= LONG * done {
+            let fit = SPELL.as_nanos() * u128::from(done) / took.as_nanos();
+            self.stride.set(fit.max(1) as u32);
+            return None;
+        }
+        let stride = (2 * self.stride.get()).min(STRIDE);
+        self.stride.set(stride);
+        (done < TURN).then_some(done + stride)
     }
 
     /// Runs one task until it parks, yields or ends.
