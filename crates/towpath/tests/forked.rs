@@ -115,6 +115,7 @@ fn calls() -> (String, u32) {
             say("join of what it spawned here", join(task::spawn_local(|| 7)));
         }
         std::mem::forget(task);
+        assert_eq!(task::dump().tasks().len(), 0);
         lines.join("\n")
     });
     drop(end);

@@ -120,6 +120,36 @@ fn the_same_user_is_told_of_every_task() {
 }
 
 #[test]
+fn a_user_outside_the_programs_pid_namespace_is_told_too() {
+    let name = "a_user_outside_the_programs_pid_namespace_is_told_too";
+    if is_alone(name) {
+        let _watchdog = watchdog();
+        let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+        let house = house(PollerKind::Os, 3);
+        until(|| folder.join("asked").exists());
+        return close(house);
+    }
+    let own_pids = ["unshare", "--map-root-user", "--pid", "--fork"];
+    if !Command::new(own_pids[0]).args(&own_pids[1..]).arg("true").output().is_ok_and(|done| done.status.success()) {
+        return skip("this system gives no PID namespaces");
+    }
+    let folder = new_folder(name);
+    let mut command = child(name, &own_pids);
+    command.env(FOLDER, &folder).env("XDG_RUNTIME_DIR", &folder);
+    std::thread::scope(|scope| {
+        let program = scope.spawn(move || must_pass(command));
+        // It is the first in there.
+        let socket = folder.join("towpath/1.sock");
+        let tasks =
+            || UnixStream::connect(&socket).is_ok() && ask(&socket, REQUEST).matches("\"op\":\"accept\"").count() == 3;
+        until(|| program.is_finished() || tasks());
+        fs::write(folder.join("asked"), "").unwrap();
+        program.join().unwrap();
+    });
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn nobody_is_told_unless_the_program_or_its_environment_says_so() {
     alone_in_a_folder("nobody_is_told_unless_the_program_or_its_environment_says_so", |folder| {
         let is_there = |builder: towpath::Builder| {

@@ -13,6 +13,7 @@
 //! [`TaskDump::write_json`]: crate::task::TaskDump::write_json
 
 mod folder;
+mod peer;
 mod serve;
 
 use std::ffi::CString;

@@ -17,11 +17,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt;
 use rustix::process::geteuid;
 use tinyjson::JsonValue;
 
-use super::lock;
+use super::{lock, peer};
 use crate::runtime::{Shared, block_signals};
 use crate::task::{JSON_VERSION, TaskDump};
 
@@ -143,12 +142,14 @@ impl Server {
 
 /// The folder lets nobody else in; this holds also where somebody has opened it to others.
 fn admitted(stream: &UnixStream) -> bool {
-    sockopt::socket_peercred(stream).is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid())
+    peer::user(stream).is_ok_and(|user| user == 0 || user == geteuid().as_raw())
 }
 
 fn refuse(stream: &UnixStream) {
     _ = stream.set_nonblocking(true); // the line fits into an empty buffer
     _ = write!(&*stream, "{}", error_line("only the user of this program and root may ask"));
+    // What was asked is taken, or the end would be told as a reset; of who goes on talking, no more than this.
+    _ = (&*stream).read(&mut [0; 4096]);
 }
 
 fn error_line(wrong: &str) -> String {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::frames::Frames;
-use super::park::may_wait;
+use super::park::{fork, may_wait};
 use super::record::Record;
 use super::table::Placed;
 use super::wait::{On, Op, What};
@@ -102,6 +102,9 @@ impl Shared {
     /// Looks at all tasks; with `frames`, also at what has called what in those that are suspended.
     pub(crate) fn look(&self, frames: bool) -> Sight {
         let mut sight = Sight::default();
+        if fork::check().is_err() {
+            return sight; // the tasks are the parent's, and who held a lock here may have stayed behind
+        }
         let watched = self.moves.watch();
         let by_id = |(task, remote): (Record, Arc<Remote>)| (task.id, (task, remote));
         self.ask(frames, self.remotes().iter().map(|remote| (remote.clone(), Which::default())), &mut sight);
@@ -115,11 +118,17 @@ impl Shared {
             let these = |tasks: Vec<_>| Which { these: Some(tasks.into()), done: 0 };
             self.ask(frames, asked.into_values().map(|(remote, tasks)| (remote, these(tasks))), &mut sight);
         }
-        // By now it has ended, or is with a worker that is silent, or is on its way once more, and has not started.
-        let missed = watched.hold_still(|| {
-            moved.extend(watched.take().into_iter().map(by_id));
+        // One that was not told even so is with a worker that is silent, or has ended, or has been taken once more since.
+        let missed_of = |moved: &HashMap<_, (Record, Arc<Remote>)>| -> Vec<Seen> {
             let missed = moved.iter().filter(|&(&id, _)| sight.lacks(id));
-            missed.filter_map(|(_, (task, remote))| Seen::at(task, remote)).collect::<Vec<_>>()
+            missed.filter_map(|(_, (task, remote))| Seen::at(task, remote)).collect()
+        };
+        watched.hold_still(|| ()); // what was on its way has arrived
+        let mut missed = missed_of(&moved);
+        let mut last = HashMap::new();
+        watched.hold_still(|| {
+            last.extend(watched.take().into_iter().map(by_id));
+            missed.extend(missed_of(&last));
         });
         sight.add(missed);
         sight
@@ -217,6 +226,13 @@ impl Inquiry {
 impl Worker {
     /// Tells of tasks here: of as many as there is time for, and later of the rest.
     pub(super) fn answer(&self, inquiry: Arc<Inquiry>, which: Which) {
+        if shim::lock(&inquiry.stage).over {
+            return; // who asked has given us up
+        }
+        if self.has_looked.replace(true) {
+            _ = self.remote.send(Message::Look(inquiry, which)); // one a turn
+            return;
+        }
         let mut batch = Vec::new();
         let rest = self.look_at_some(inquiry.frames, which, &mut batch);
         let wanted = inquiry.tell(self.remote.id, batch, rest.is_none());

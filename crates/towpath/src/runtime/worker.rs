@@ -205,6 +205,8 @@ pub(crate) struct Worker {
     pub(super) seen: Cell<Option<idle::Seen>>,
     /// Calls that the running task may still make without waiting.
     budget: Cell<u32>,
+    /// Whether it has told of its tasks in this turn.
+    pub(super) has_looked: Cell<bool>,
     /// How many tasks may run until the clock is read.
     stride: Cell<u32>,
     /// The time when this turn's reports came in.
@@ -270,6 +272,7 @@ impl Worker {
             stacks: RefCell::new(Pool::new(settings.stack_size)),
             seen: Cell::new(None),
             budget: Cell::new(BUDGET),
+            has_looked: Cell::new(false),
             stride: Cell::new(STRIDE),
             now: Cell::new(Instant::now()),
         })
@@ -284,6 +287,7 @@ impl Worker {
         loop {
             worker.run_ready();
             worker.remote.inbox.take(&mut messages);
+            worker.has_looked.set(false);
             messages.drain(..).for_each(|message| worker.obey(message));
             worker.fire_timers();
             worker.trim(&mut trimming);

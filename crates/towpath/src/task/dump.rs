@@ -140,7 +140,8 @@ pub struct StackInfo {
 /// millisecond. A worker that has not answered for half a second, because a task holds it up, is told by
 /// [`TaskDump::silent`]; of its tasks the dump knows nothing but what they wait for, and which of them runs.
 ///
-/// A call from a task may let other tasks run first, as every call may that can wait.
+/// A call from a task may let other tasks run first, as every call may that can wait. In a forked child, which has none of
+/// its parent's workers, there are no tasks to tell of.
 ///
 /// ```
 /// let handle = towpath::spawn(|| println!("{}", towpath::task::dump()));
