@@ -73,6 +73,13 @@ impl Scenario {
         record
     }
 
+    /// For how long none of its actors has begun a call.
+    fn still_for(&self) -> Duration {
+        let actors = lock(&self.actors);
+        let calls = actors.iter().map(|actor| lock(&actor.doing).since.elapsed());
+        calls.min().unwrap_or_else(|| self.started.elapsed())
+    }
+
     fn describe(&self) -> String {
         let mut text = format!(
             "scenario {} \"{}\", for {:.1?}:{}\n",
@@ -115,13 +122,18 @@ pub(crate) fn running() -> usize {
     lock(&RUNNING).len()
 }
 
-/// Starts the thread that ends the process when a scenario takes longer than `patience`.
+/// How many times its patience a scenario may take if its actors go on making calls, as they do slowly on a busy machine.
+const AT_MOST: u32 = 6;
+
+/// Starts the thread that ends the process when in a scenario nobody has begun a call for `patience`, or it takes
+/// [`AT_MOST`] times as long: some actors try again and again.
 pub(crate) fn start(patience: Duration) {
     let watch = move || {
         let begun = Instant::now();
         loop {
             thread::sleep(Duration::from_millis(250));
-            let late: Vec<_> = lock(&RUNNING).values().filter(|s| s.started.elapsed() > patience).cloned().collect();
+            let hangs = |s: &&Arc<Scenario>| s.still_for() > patience || s.started.elapsed() > AT_MOST * patience;
+            let late: Vec<_> = lock(&RUNNING).values().filter(hangs).cloned().collect();
             if !late.is_empty() {
                 let after = begun.elapsed();
                 fail(&format!("{} of {} scenarios have hung, found after {after:.1?}", late.len(), running()), &late);
