@@ -478,7 +478,8 @@ mod tests {
 
     /// The same, of a question that is asked otherwise.
     fn asked<T>(answer: &[u8], ask: impl FnOnce(&Endpoint) -> T) -> T {
-        let folder = env::temp_dir().join(format!("towpath-test-{}-{:?}", std::process::id(), thread::current().id()));
+        // Not called as the library's folders are: other programs must not find it and ask.
+        let folder = env::temp_dir().join(format!("tpt-{}-{:?}", std::process::id(), thread::current().id()));
         fs::create_dir_all(&folder).unwrap();
         let endpoint = Endpoint::named(folder.join("7.sock"));
         let listener = UnixListener::bind(&endpoint.path).unwrap();

@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn programs_that_say_nothing_take_no_longer_together_than_one() {
         let process = std::process::id();
-        let root = std::env::temp_dir().join(format!("towpath-silent-{process}"));
+        let root = std::env::temp_dir().join(format!("tps-{process}"));
         let listeners: Vec<(UnixListener, PathBuf)> = (0..60)
             .map(|number| {
                 let folder = root.join(number.to_string());
