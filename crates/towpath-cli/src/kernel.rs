@@ -1,7 +1,7 @@
-//! What the kernel knows of a connection beyond what `std::net` asks it: the options in the peer's SYN, the round-trip
-//! time, the retransmissions. See tcp(7) and linux/tcp.h. Nothing here needs a privilege.
+//! What the kernel knows of a connection beyond what `std` asks it: the options in the peer's SYN, the round-trip time, the
+//! retransmissions, and who listens at a Unix socket. See tcp(7), linux/tcp.h and unix(7). Nothing here needs a privilege.
 //!
-//! The command's only unsafe code is here: two socket options in, two out.
+//! The command's only unsafe code is here: one socket option in, three out.
 
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -38,6 +38,14 @@ pub(crate) struct Path {
     pub(crate) retrans: u32,
 }
 
+/// Who is at the other end of a Unix socket's connection; for who connected, whoever called listen(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// None: a process that has no number here, because it is in another PID namespace.
+    pub(crate) pid: Option<u32>,
+    pub(crate) uid: u32,
+}
+
 /// Has the kernel keep the SYN of every connection that `listener` accepts from now on (Linux 4.3).
 pub(crate) fn save_syn(listener: &impl AsFd) -> io::Result<()> {
     let on: libc::c_int = 1;
@@ -58,7 +66,7 @@ pub(crate) fn save_syn(listener: &impl AsFd) -> io::Result<()> {
 pub(crate) fn saved_syn(stream: &impl AsFd) -> Option<SynOptions> {
     // Headers only: an IPv6 header with extensions and the longest TCP header fit many times.
     let mut packet = [MaybeUninit::<u8>::uninit(); 512];
-    let headers = option(stream.as_fd(), libc::TCP_SAVED_SYN, &mut packet)?;
+    let headers = option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_SAVED_SYN, &mut packet)?;
     syn_options(headers)
 }
 
@@ -66,17 +74,31 @@ pub(crate) fn saved_syn(stream: &impl AsFd) -> Option<SynOptions> {
 pub(crate) fn path(stream: &impl AsFd) -> Option<Path> {
     // More than any kernel fills; what lies beyond the fields that `TcpInfo` knows is not asked for.
     let mut bytes = [MaybeUninit::<u8>::uninit(); 512];
-    let info = TcpInfo::new(option(stream.as_fd(), libc::TCP_INFO, &mut bytes)?);
+    let info = TcpInfo::new(option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, &mut bytes)?);
     Some(Path { rtt: info.rtt(), retrans: info.total_retrans()? })
 }
 
-/// The value of a TCP option, as far as the kernel filled `buffer`.
-fn option<'a>(socket: BorrowedFd<'_>, name: libc::c_int, buffer: &'a mut [MaybeUninit<u8>]) -> Option<&'a [u8]> {
+/// Who is at the other end of `stream`, a Unix socket (SO_PEERCRED).
+pub(crate) fn peer(stream: &impl AsFd) -> Option<Peer> {
+    // `struct ucred`: pid, uid and gid. Read as plain numbers, for the first may be 0, which is no process's.
+    let mut bytes = [MaybeUninit::<u8>::uninit(); mem::size_of::<libc::ucred>()];
+    let ucred = option(stream.as_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, &mut bytes)?;
+    let (&pid, rest) = ucred.split_first_chunk()?;
+    let (&uid, _) = rest.split_first_chunk()?;
+    Some(Peer { pid: Some(u32::from_ne_bytes(pid)).filter(|&pid| pid != 0), uid: u32::from_ne_bytes(uid) })
+}
+
+/// The value of an option, as far as the kernel filled `buffer`.
+fn option<'a>(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    buffer: &'a mut [MaybeUninit<u8>],
+) -> Option<&'a [u8]> {
     let mut length = buffer.len() as libc::socklen_t;
     // SAFETY: the descriptor is borrowed, hence open; the kernel writes at most `length` bytes, all of `buffer`.
-    let status = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, name, buffer.as_mut_ptr().cast(), &raw mut length)
-    };
+    let status =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, buffer.as_mut_ptr().cast(), &raw mut length) };
     if status != 0 {
         return None;
     }
@@ -121,6 +143,7 @@ fn micros<S: serde::Serializer>(time: &Option<Duration>, serializer: S) -> Resul
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 
@@ -157,6 +180,13 @@ mod tests {
         assert_eq!(syn_options(&syn(&[2, 200, 0, 0])), None);
         assert_eq!(syn_options(&syn(&[2, 0, 0, 0])), None);
         assert_eq!(syn_options(&syn(&[1, 1, 1, 2])), None);
+    }
+
+    #[test]
+    fn the_kernel_tells_who_is_at_the_other_end() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        assert_eq!(peer(&one), Some(Peer { pid: Some(std::process::id()), uid }));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use common::{Finished, Running, dial, towpath};
+use common::{Finished, Running, assert_has, dial, missing, skipped, towpath};
 
 /// A folder for sockets that no other test looks into. It goes with this.
 struct Folder(PathBuf);
@@ -59,10 +59,10 @@ impl Folder {
         self.own().join("towpath").join(format!("{pid}.sock"))
     }
 
-    /// A socket at which a program seems to be, that says nothing.
+    /// A socket at which this process seems to be a program, that says nothing.
     fn silent(&self) -> (UnixListener, PathBuf) {
         _ = fs::DirBuilder::new().mode(0o700).create(self.own().join("towpath"));
-        let path = self.socket(1_000_000_000); // above any process's number
+        let path = self.socket(std::process::id());
         (UnixListener::bind(&path).unwrap(), path)
     }
 }
@@ -208,13 +208,79 @@ fn a_program_that_does_not_answer_is_given_up() {
         assert_eq!(finished.code, Some(4), "{finished:?}");
         let said = if arguments.contains(&"--json") { &finished.stdout } else { &finished.stderr };
         assert!(said.contains("does not answer in time"), "{finished:?}");
+        assert!(said.contains(&format!("ps -o stat,wchan,cmd {}", std::process::id())), "{finished:?}");
+    }
+    // Of a socket that is not named after a process, there is no more to say.
+    let nameless = folder.0.join("socket");
+    let _listens = UnixListener::bind(&nameless).unwrap();
+    let finished = folder.run(&["tasks", text(&nameless), "-w", "100ms"]).expect_code(4);
+    assert!(!finished.stderr.contains("ps -o"), "{finished:?}");
+}
+
+/// Why a test cannot have programs of several users.
+fn not_root() -> Option<&'static str> {
+    (!rustix::process::geteuid().is_root()).then_some("only root can be another user")
+}
+
+#[test]
+fn a_program_that_has_no_number_here_is_asked_all_the_same() {
+    if skipped(not_root().map(str::to_owned).or_else(|| missing("unshare")).as_deref()) {
+        return;
+    }
+    let folder = Folder::new("apart");
+    let (server, addr) = folder.serve(&[]);
+    let socket = folder.socket(server.id());
+    for target in [&[text(&socket)][..], &[]] {
+        let mut inside = Command::new("unshare");
+        inside.args(["--pid", "--fork", "--mount-proc", common::TOWPATH, "tasks"]).args(target);
+        folder.settle(&mut inside);
+        let mut running = Running::start(inside);
+        running.end_input();
+        let finished = running.finish().expect_code(0);
+        assert!(finished.stdout.starts_with(&format!("towpath {}: ", server.id())), "{finished:?}");
+        assert_has(&finished.stdout, &format!("  {addr}  "));
     }
 }
 
 #[test]
+fn a_socket_of_the_same_name_in_another_users_folder_is_not_taken_for_it() {
+    if skipped(not_root()) {
+        return;
+    }
+    let folder = Folder::new("taken");
+    let copy = folder.0.join("towpath-copy");
+    fs::copy(common::TOWPATH, &copy).unwrap();
+    // The other user's folder comes first, and a program of that user's listens there.
+    let theirs = folder.0.join("run/they");
+    fs::create_dir(&theirs).unwrap();
+    chown(&theirs, Some(65534), Some(65534)).unwrap();
+    let mut command = Command::new(&copy);
+    folder.settle(command.args(["serve", "127.0.0.1:0"]).uid(65534).gid(65534));
+    command.env("XDG_RUNTIME_DIR", &theirs);
+    let mut other = Running::start(command);
+    other.address();
+    let mut command = folder.command(&["serve", "127.0.0.1:0"]);
+    command.env("XDG_RUNTIME_DIR", folder.0.join("none"));
+    let mut server = Running::start(command);
+    let addr = server.address();
+    let own = theirs.join(format!("towpath/{}.sock", other.id()));
+    fs::rename(own, theirs.join(format!("towpath/{}.sock", server.id()))).unwrap();
+
+    for target in [&[&*server.id().to_string()][..], &[]] {
+        let finished = folder.run(&[&["tasks"], target].concat()).expect_code(0);
+        assert!(finished.stdout.starts_with(&format!("towpath {}: ", server.id())), "{finished:?}");
+        assert_has(&finished.stdout, &format!("  {addr}  "));
+    }
+    // Who names it is told whose it is.
+    let named = theirs.join(format!("towpath/{}.sock", server.id()));
+    let finished = folder.run(&["tasks", text(&named)]).expect_code(0);
+    assert!(finished.stdout.starts_with(&format!("towpath-copy {}: ", other.id())), "{finished:?}");
+}
+
+#[test]
 fn what_is_another_users_is_no_permission() {
-    if !rustix::process::geteuid().is_root() {
-        return eprintln!("skipped: only root can be another user");
+    if skipped(not_root()) {
+        return;
     }
     let folder = Folder::new("other");
     let (server, _) = folder.serve(&[]);

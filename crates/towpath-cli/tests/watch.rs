@@ -3,16 +3,18 @@
 mod common;
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use common::{
     Finished, PATIENCE, Running, TOWPATH, assert_has, dial, fresh_listener, missing, run, serve, settle, shell,
-    skipped, towpath,
+    skipped, towpath, within_patience,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -655,5 +657,96 @@ fn a_row_has_the_task_that_tasks_has() {
     let listens = done.stdout.lines().find(|line| line.starts_with("LISTEN")).unwrap();
     assert_has(listens, " accept ");
     drop(server);
+    std::fs::remove_dir_all(&runtime).unwrap();
+}
+
+/// A socket named after process `pid` in `runtime`, at which this process listens.
+fn listen_as(runtime: &Path, pid: u32) -> UnixListener {
+    let folder = runtime.join("towpath");
+    _ = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+    UnixListener::bind(folder.join(format!("{pid}.sock"))).unwrap()
+}
+
+#[test]
+fn a_task_that_another_program_tells_of_is_not_shown() {
+    // The name of a socket's path may not be long.
+    let runtime = PathBuf::from(format!("/tmp/tpw-{}-spoof", std::process::id()));
+    let temporary = runtime.join("tmp");
+    std::fs::create_dir_all(&temporary).unwrap();
+    let here = |arguments: &[&str]| -> Command {
+        let mut command = towpath(arguments);
+        command.env("XDG_RUNTIME_DIR", runtime.join("me")).env("TMPDIR", &temporary).env("TOWPATH_INSPECT", "0");
+        command
+    };
+    std::fs::create_dir_all(runtime.join("me")).unwrap();
+    let mut server = Running::start(here(&["serve", "127.0.0.1:0"]));
+    let addr = server.address().to_string();
+    let rows = |arguments: &[&str]| -> Vec<Value> {
+        let done = Running::start(here(arguments)).finish().expect_code(0);
+        done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let watch = ["watch", "--once", "--json", &addr];
+    let cookie = rows(&watch)[0]["cookie"].as_u64().unwrap();
+
+    // Both names of ours tell of the server's listener, one as ourselves and one as the server.
+    let own = std::process::id();
+    let (told, asked) = std::sync::mpsc::channel();
+    for pid in [own, server.id()] {
+        let (listener, claimed, told) = (listen_as(&runtime.join("me"), pid), server.id(), told.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                // One that is not asked is hung up on.
+                if BufReader::new(&stream).read_line(&mut String::new()).is_ok_and(|length| length > 0) {
+                    let head = format!("{{\"v\":1,\"pid\":{claimed},\"program\":\"p\",\"workers\":1,\"tasks\":1}}");
+                    let task = format!("{{\"id\":666,\"state\":\"waiting\",\"op\":\"accept\",\"cookie\":{cookie}}}");
+                    _ = told.send(pid);
+                    _ = write!(stream, "{head}\n{task}\n");
+                }
+            }
+        });
+    }
+    // Only the one that may answer is asked, as soon as there is time for it.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let shown = rows(&watch);
+        assert_eq!(shown.len(), 1, "{shown:?}");
+        assert_eq!(shown[0]["tasks"].as_array().map_or(0, Vec::len), 0, "{shown:?}");
+        let asked: Vec<_> = asked.try_iter().collect();
+        assert!(asked.iter().all(|&pid| pid == own), "{asked:?}");
+        if !asked.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "nobody was asked");
+    }
+    std::fs::remove_dir_all(&runtime).unwrap();
+}
+
+#[test]
+fn sockets_that_never_answer_do_not_hold_it_up() {
+    let runtime = PathBuf::from(format!("/tmp/tpw-{}-silent", std::process::id()));
+    std::fs::create_dir_all(runtime.join("me")).unwrap();
+    let watch = || -> Command {
+        let mut command = towpath(["watch", "--once", "127.0.0.1:1"]);
+        command.env("XDG_RUNTIME_DIR", runtime.join("me")).env("TMPDIR", &runtime);
+        command
+    };
+    let _left: Vec<_> = (0..200).map(|number| listen_as(&runtime.join("me"), 1_000_000_000 + number)).collect();
+    Running::start(watch()).finish().expect_code(0);
+
+    // While a program is asked, a signal ends it. The time for that is short, so it may have to be tried again.
+    let silent = listen_as(&runtime.join("me"), std::process::id());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let watch = Running::start(watch());
+        let listener = silent.try_clone().unwrap();
+        let _asked = within_patience("to be asked", move || listener.accept().unwrap());
+        watch.signal(Signal::INT);
+        let done = watch.finish();
+        if done.code == Some(130) {
+            break;
+        }
+        assert!(done.code == Some(0) && Instant::now() < deadline, "{done:?}");
+    }
     std::fs::remove_dir_all(&runtime).unwrap();
 }

@@ -18,7 +18,7 @@ use crate::args::{self, Target};
 use crate::exit::{Exit, Failure};
 use crate::output::event::Event;
 use crate::output::{Form, Output};
-use endpoint::{Dump, Endpoint, OPT_IN, endpoints};
+use endpoint::{Dump, Endpoint, OPT_IN, endpoint_of, endpoints};
 
 /// Asks, and prints the answer.
 pub(crate) fn run(options: args::Tasks, form: Form, out: &Output, stop: &Receiver<i32>) -> Result<Exit, Failure> {
@@ -48,11 +48,8 @@ fn print(dump: &Dump, form: Form, out: &Output) {
 /// The program that is meant.
 fn meant(target: Option<&Target>) -> Result<Endpoint, Failure> {
     match target {
-        Some(Target::Socket(path)) => Ok(Endpoint { pid: 0, path: path.clone() }),
-        Some(Target::Process(pid)) => match endpoints().into_iter().find(|endpoint| endpoint.pid == *pid) {
-            Some(endpoint) => Ok(endpoint),
-            None => Err(not_found(*pid)),
-        },
+        Some(Target::Socket(path)) => Ok(Endpoint::named(path.clone())),
+        Some(Target::Process(pid)) => endpoint_of(*pid).ok_or_else(|| not_found(*pid)),
         None => the_one(),
     }
 }
@@ -67,9 +64,10 @@ fn the_one() -> Result<Endpoint, Failure> {
         }
         (Some(only), []) => Ok(only),
         (Some(last), [first, ..]) => {
-            let names: Vec<_> = alive.iter().chain([&last]).map(|endpoint| name(endpoint.pid)).collect();
+            let names: Vec<_> = alive.iter().chain([&last]).filter_map(|endpoint| endpoint.pid).map(name).collect();
             let what = format!("there are {} programs to ask: {}", names.len(), names.join(", "));
-            Err(Failure::new(Exit::Usage, what).hint(format!("Name one; try: towpath tasks {}", first.pid)))
+            let example = first.pid.map(|pid| format!("Name one; try: towpath tasks {pid}"));
+            Err(Failure { hint: example, ..Failure::new(Exit::Usage, what) })
         }
     }
 }

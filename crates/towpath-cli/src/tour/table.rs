@@ -4,6 +4,7 @@
 
 use std::process;
 
+use rustix::process::geteuid;
 use towpath::task::{TaskDump, WaitsOn};
 use towpath::time::Duration;
 use towpath_diag::{Want, monotonic};
@@ -86,6 +87,7 @@ fn tasks(dump: &TaskDump) -> Tasks {
             cookie,
             Task {
                 pid: process::id(),
+                uid: Some(geteuid().as_raw()),
                 id: number(task.id()),
                 name: task.name().map(str::to_owned),
                 state: task.state().to_string(),

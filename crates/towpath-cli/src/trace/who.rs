@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use towpath_capture::flow::{FlowId, Sides};
 use towpath_diag::{Diag, Owner, Owners, Socket, Want};
 
-use crate::tasks::endpoint::{self, Task};
+use crate::tasks::endpoint::{Room, Task, endpoint_of};
 
 /// How many connections may wait to be looked up; of more, nothing is said.
 const MOST: usize = 4_096;
@@ -24,6 +24,8 @@ const TRIES: u32 = 10;
 /// How long a program may take to tell its tasks, and how long they are relied on.
 const PATIENCE: Duration = Duration::from_millis(200);
 const FRESH: Duration = Duration::from_millis(300);
+/// What the tasks of one program may take in memory.
+const ROOM: usize = 256 << 20;
 
 /// The addresses of both ends.
 type Ends = Sides<SocketAddr>;
@@ -74,7 +76,7 @@ struct Case {
 struct Desk {
     diag: Diag,
     owners: Owners,
-    /// What programs answered, and when; nothing, if they cannot be asked.
+    /// The tasks that programs told of as waiting on sockets, and when; nothing, if they cannot be asked.
     programs: HashMap<u32, (Instant, Option<Vec<Task>>)>,
 }
 
@@ -159,8 +161,8 @@ impl Desk {
         let fresh = self.programs.get(&pid).is_some_and(|(when, _)| when.elapsed() < FRESH);
         if !fresh {
             self.programs.retain(|_, (when, _)| when.elapsed() < FRESH);
-            let endpoint = endpoint::endpoints().into_iter().find(|endpoint| endpoint.pid == pid);
-            let dump = endpoint.and_then(|endpoint| endpoint.ask(false, PATIENCE).ok());
+            let until = Instant::now() + PATIENCE;
+            let dump = endpoint_of(pid).and_then(|endpoint| endpoint.ask_for_sockets(until, &Room::new(ROOM)).ok());
             self.programs.insert(pid, (Instant::now(), dump.map(|dump| dump.tasks)));
         }
         let tasks = self.programs.get(&pid).and_then(|(_, tasks)| tasks.as_ref())?;

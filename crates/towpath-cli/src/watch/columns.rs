@@ -10,7 +10,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::names::Names;
 use super::table::{Cells, Moment, Row, Since};
-use super::tasks::Task;
+use super::tasks::{Task, Users};
 use crate::output::text::escape;
 use crate::output::units;
 
@@ -86,7 +86,7 @@ pub(crate) struct Whole<'a> {
     pub(crate) row: &'a Row,
     pub(crate) since: Since,
     pub(crate) owners: &'a [Owner],
-    pub(crate) tasks: &'a [Task],
+    pub(crate) tasks: Users<'a>,
 }
 
 /// How rows are written.

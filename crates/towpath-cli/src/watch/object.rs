@@ -15,7 +15,7 @@ use towpath_diag::{
 };
 
 use super::table::{Moment, Since};
-use super::tasks::Task;
+use super::tasks::{Task, Users};
 
 /// A socket, with all that is known of it.
 #[derive(Debug, Serialize)]
@@ -141,7 +141,7 @@ impl<'a> Object<'a> {
         now: Moment,
         since: Since,
         owners: &'a [Owner],
-        tasks: &'a [Task],
+        tasks: Users<'a>,
     ) -> Object<'a> {
         let lasted = now.saturating_sub(since.at);
         let time_wait = socket.state == State::TimeWait;

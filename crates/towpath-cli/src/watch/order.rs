@@ -141,6 +141,7 @@ mod tests {
                 local: end(local),
                 peer: (peer > 0).then(|| end(peer)),
                 inode: None,
+                uid: 0,
                 receive_queue,
                 send_queue: 0,
                 time_wait: None,

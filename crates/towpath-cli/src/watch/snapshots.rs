@@ -2,12 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use signal_hook::consts::SIGTERM;
 use towpath::sync::channel::{self, Receiver};
 use towpath::time::Instant;
 use towpath_diag::Want;
 
 use super::feed::{Batch, Feed};
 use super::object::Object;
+use super::tasks::Tasks;
 use super::wait::{Calls, Woken};
 use super::watcher::Watcher;
 use super::{Ended, columns, endpoints, plain};
@@ -29,7 +31,9 @@ pub(super) fn run(options: &Watch, out: &Output, stop: &Receiver<i32>) -> Result
     let deadline = options.limit.map(|limit| Instant::now() + limit);
     for number in 0.. {
         let next = Instant::now() + options.interval;
-        print(&mut watcher, out, number > 0)?;
+        if let Some(ended) = print(&mut watcher, &calls, number > 0)? {
+            return Ok(ended);
+        }
         if let Some(why) = watcher.failed_check() {
             return Err(Failure::new(Exit::CheckFailed, why));
         }
@@ -50,10 +54,15 @@ pub(super) fn run(options: &Watch, out: &Output, stop: &Receiver<i32>) -> Result
     Ok(Ended::With(Exit::Done))
 }
 
-fn print(watcher: &mut Watcher, out: &Output, again: bool) -> Result<(), Failure> {
+/// Prints the table as it is now, unless a signal comes before that is known.
+fn print(watcher: &mut Watcher, calls: &Calls<'_>, again: bool) -> Result<Option<Ended>, Failure> {
+    let out = calls.out;
     let want = if matches!(out.form(), Form::Json) { Want::all() } else { Want::INFO };
     let sockets = watcher.look_at_all(want)?;
-    watcher.tasks = endpoints::ask();
+    match asked_tasks(calls) {
+        Ok(tasks) => watcher.tasks = tasks,
+        Err(signal) => return Ok(Some(Ended::Signal(signal))),
+    }
     if let Some(names) = &mut watcher.names {
         names.ask(
             sockets.values().flat_map(|socket| std::iter::once(socket.local).chain(socket.peer)).map(|end| end.ip()),
@@ -76,5 +85,15 @@ fn print(watcher: &mut Watcher, out: &Output, again: bool) -> Result<(), Failure
             out.text(format!("{gap}{}", plain::table(wholes, style, stdout)));
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// What programs tell within the time that they have, or the signal that came before.
+fn asked_tasks(calls: &Calls<'_>) -> Result<Tasks, i32> {
+    let Ok(asked) = endpoints::asked() else { return Ok(Tasks::default()) };
+    towpath::select! {
+        recv(asked) -> tasks => Ok(tasks.unwrap_or_default()),
+        recv(calls.stop) -> signal => Err(signal.unwrap_or(SIGTERM)),
+        timeout(endpoints::LONGEST) => Ok(Tasks::default()),
+    }
 }

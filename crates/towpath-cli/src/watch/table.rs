@@ -50,6 +50,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) local: SocketAddr,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) inode: Option<u32>,
+    /// The user whose it is.
+    pub(crate) uid: u32,
     pub(crate) receive_queue: u32,
     pub(crate) send_queue: u32,
     /// How long it will stay in TIME-WAIT.
@@ -65,6 +67,8 @@ pub(crate) struct Row {
     pub(crate) local: SocketAddr,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) inode: Option<u32>,
+    /// The user whose it is.
+    pub(crate) uid: u32,
     /// Bytes that the program has not read; of a listener, connections that wait for accept.
     pub(crate) receive_queue: u32,
     /// Bytes that the peer has not acknowledged; of a listener, how many connections may wait.
@@ -153,7 +157,7 @@ impl Table {
         changed.set(Cells::SEND_QUEUE, row.send_queue != socket.send_queue);
         (row.receive_queue, row.send_queue) = (socket.receive_queue, socket.send_queue);
         // A socket that is accepted gets its inode, and one that is closed loses it.
-        row.inode = socket.inode;
+        (row.inode, row.uid) = (socket.inode, socket.uid);
         row.peer = socket.peer;
         row.gone = None;
         row.seen = self.look;
@@ -244,6 +248,7 @@ impl Table {
             local: socket.local,
             peer: socket.peer,
             inode: socket.inode,
+            uid: socket.uid,
             receive_queue: socket.receive_queue,
             send_queue: socket.send_queue,
             path: None,
@@ -338,6 +343,7 @@ impl<'a> From<&'a Socket> for Seen<'a> {
             local: socket.local,
             peer: socket.peer,
             inode: socket.inode,
+            uid: socket.uid,
             receive_queue: socket.receive_queue,
             send_queue: socket.send_queue,
             time_wait: timer.map(|timer| timer.expires),

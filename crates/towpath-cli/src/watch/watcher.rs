@@ -209,12 +209,9 @@ impl Watcher {
     /// A row with what belongs to it.
     pub(crate) fn whole(&self, number: u32) -> Option<Whole<'_>> {
         let row = self.table.row(number)?;
-        Some(Whole {
-            row,
-            since: since(&self.lives, row),
-            owners: self.source.owners(row.inode),
-            tasks: self.tasks.of(row.cookie),
-        })
+        let owners = self.source.owners(row.inode);
+        let tasks = self.tasks.of(row.cookie, row.uid, owners);
+        Some(Whole { row, since: since(&self.lives, row), owners, tasks })
     }
 
     /// The number of the row with this cookie.

@@ -13,6 +13,7 @@ fn rows(state: State, queues: (u32, u32), ago: u64) -> (Table, Since) {
         local: ([127, 0, 0, 1], 8330).into(),
         peer: (state != State::Listen).then(|| ([127, 0, 0, 1], 39792).into()),
         inode: Some(1),
+        uid: 0,
         receive_queue: queues.0,
         send_queue: queues.1,
         time_wait: None,
@@ -27,7 +28,7 @@ fn rows(state: State, queues: (u32, u32), ago: u64) -> (Table, Since) {
 
 fn cell(column: Column, state: State, queues: (u32, u32), ago: u64) -> (String, Tone) {
     let (table, since) = rows(state, queues, ago);
-    let whole = Whole { row: table.row(0).unwrap(), since, owners: &[], tasks: &[] };
+    let whole = Whole { row: table.row(0).unwrap(), since, owners: &[], tasks: Users::default() };
     let cell = column.cell(&whole, Style { now: NOW, ascii: false, names: None });
     (cell.text, cell.tone)
 }
@@ -64,7 +65,7 @@ fn a_time_that_began_before_us_has_a_sign() {
     let (table, since) = rows(State::Listen, (0, 0), 62_000);
     let style = Style { now: NOW, ascii: false, names: None };
     let lasted = |since| {
-        let whole = Whole { row: table.row(0).unwrap(), since, owners: &[], tasks: &[] };
+        let whole = Whole { row: table.row(0).unwrap(), since, owners: &[], tasks: Users::default() };
         Column::For.cell(&whole, style).text
     };
     assert_eq!(lasted(since), "1m02s");
@@ -85,6 +86,7 @@ fn a_task_is_its_number_and_what_it_does_for_how_long() {
     let (table, since) = rows(State::Established, (0, 0), 0);
     let task = |id, op: Option<&str>| Task {
         pid: 1,
+        uid: Some(0),
         id,
         name: None,
         state: "running".to_owned(),
@@ -93,7 +95,7 @@ fn a_task_is_its_number_and_what_it_does_for_how_long() {
         spawned_at: String::new(),
     };
     let tasks = [task(7, Some("read")), task(9, None)];
-    let whole = Whole { row: table.row(0).unwrap(), since, owners: &[], tasks: &tasks };
+    let whole = Whole { row: table.row(0).unwrap(), since, owners: &[], tasks: Users::among(&tasks, 0, &[]) };
     let cell = Column::Task.cell(&whole, Style { now: NOW, ascii: false, names: None });
     assert_eq!(cell.text, "#7 read 2.0s, #9 running 2.0s");
 }
@@ -109,7 +111,8 @@ fn an_owner_is_its_command_its_number_and_the_descriptor() {
     table.begin();
     table.see(&Seen::from(&sockets[0]), monotonic());
     table.end(monotonic(), true);
-    let whole = Whole { row: table.row(0).unwrap(), since: table.row(0).unwrap().since, owners, tasks: &[] };
+    let whole =
+        Whole { row: table.row(0).unwrap(), since: table.row(0).unwrap().since, owners, tasks: Users::default() };
     let cell = Column::Owner.cell(&whole, Style { now: NOW, ascii: false, names: None });
     let us = format!(" {}/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&listener));
     assert!(cell.text.ends_with(&us), "{:?} ends with {us:?}", cell.text);

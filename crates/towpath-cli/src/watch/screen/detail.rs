@@ -98,7 +98,7 @@ impl Page {
             let command = escape(owner.command.as_bytes(), self.ascii);
             self.line("owner", format!("{command}   process {}   descriptor {}", owner.pid, owner.fd));
         }
-        for task in subject.whole.tasks {
+        for task in subject.whole.tasks.iter() {
             let name = task
                 .name
                 .as_deref()

@@ -13,6 +13,7 @@ fn socket(cookie: u64, state: State, client: u16) -> Seen<'static> {
         local: end(SERVER),
         peer: (state != State::Listen).then(|| end(client)),
         inode: Some(1),
+        uid: 0,
         receive_queue: 0,
         send_queue: 0,
         time_wait: None,
