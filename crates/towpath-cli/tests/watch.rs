@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use common::{
-    Finished, PATIENCE, Running, TOWPATH, assert_has, dial, fresh_listener, missing, run, serve, settle, shell,
+    Bustle, Finished, PATIENCE, Running, TOWPATH, assert_has, dial, fresh_listener, missing, run, serve, settle, shell,
     skipped, towpath,
 };
 use rustix::process::Signal;
@@ -576,6 +576,18 @@ fn for_ends_it_and_ctrl_c_too() {
     watch.wait_for("STATE");
     watch.signal(Signal::INT);
     watch.finish().expect_code(130);
+}
+
+#[test]
+fn for_ends_it_also_while_something_always_happens() {
+    let house = House::new("127.0.0.1:0");
+    let _bustle = Bustle::at(&house.listener);
+    let addr = house.addr.to_string();
+    for more in
+        [&["--events"][..], &["-n", "20ms"], &["-n", "1ns"], &["-n", "1ns", "--events", "--fail-if", "count()<1"]]
+    {
+        run(["watch", "--for", "500ms", &addr].iter().chain(more)).expect_code(0);
+    }
 }
 
 #[test]
