@@ -427,7 +427,7 @@ fn a_state_that_lasts_too_long_exits_9_as_soon_as_it_does() {
         assert_has(&done.stderr, "--fail-if 'close-wait>100ms': ");
         assert_has(&done.stderr, &format!("s (CLOSE-WAIT {server} with {client})\n"));
     }
-    let done = run(["watch", "-n", "20ms", "--for", "100ms", &addr, "--fail-if", "close-wait>1h"]).expect_code(0);
+    let done = run(["watch", "-n", "20ms", "--for", "1s", &addr, "--fail-if", "close-wait>1h"]).expect_code(0);
     assert!(done.stdout.matches("STATE").count() > 1, "a table with each look: {}", done.stdout);
 }
 

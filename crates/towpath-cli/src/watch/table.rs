@@ -193,7 +193,9 @@ impl Table {
         for number in 0..self.rows.len() as u32 {
             let Some(row) = &mut self.rows[number as usize] else { continue };
             if row.seen == self.look {
-                row.by = row.by.min(now);
+                if row.by == Moment::MAX {
+                    row.by = now;
+                }
                 continue;
             }
             let (cookie, ends, state) = (row.cookie, row.ends(), row.state);

@@ -195,7 +195,7 @@ fn explain(error: &OpenError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -210,14 +210,20 @@ mod tests {
             capture => capture.unwrap(),
         };
         let mut client = TcpStream::connect(addr).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        // What has arrived has been captured.
+        let mut send = |text: &[u8]| {
+            client.write_all(text).unwrap();
+            server.read_exact(&mut vec![0; text.len()]).unwrap();
+        };
         // The kernel notes when segments pass only a moment after it was first asked to; until then they pass when read.
         let given_up = Instant::now() + Duration::from_secs(30);
         loop {
-            client.write_all(b"early").unwrap();
+            send(b"early");
             let sent = Timestamp::from(SystemTime::now());
             let mut noted = false;
             while let Some(event) = capture.read(Some(Duration::ZERO)).unwrap() {
-                noted = matches!(event, Event::Frame(frame) if frame.time <= sent);
+                noted |= matches!(event, Event::Frame(frame) if frame.time <= sent);
             }
             if noted {
                 break;
@@ -231,10 +237,10 @@ mod tests {
         let saver = Saver::new(file, &path).unwrap();
         let work = Work { wanted, capture, saver, comment, stopping: Arc::clone(&stopping), written };
 
-        client.write_all(b"before").unwrap();
+        send(b"before");
         let stop = Timestamp::from(SystemTime::now());
         stopping.set(stop).unwrap();
-        client.write_all(b"after").unwrap();
+        send(b"after");
         work.run().unwrap();
         let mut reader = towpath_capture::file::Reader::open(&path).unwrap();
         let mut payloads = vec![];
