@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use common::{
-    Finished, PATIENCE, Running, TOWPATH, assert_has, dial, fresh_listener, missing, run, serve, settle, shell,
+    Bustle, Finished, PATIENCE, Running, TOWPATH, assert_has, dial, fresh_listener, missing, run, serve, settle, shell,
     skipped, towpath, within_patience,
 };
 use rustix::process::Signal;
@@ -429,7 +429,7 @@ fn a_state_that_lasts_too_long_exits_9_as_soon_as_it_does() {
         assert_has(&done.stderr, "--fail-if 'close-wait>100ms': ");
         assert_has(&done.stderr, &format!("s (CLOSE-WAIT {server} with {client})\n"));
     }
-    let done = run(["watch", "-n", "20ms", "--for", "100ms", &addr, "--fail-if", "close-wait>1h"]).expect_code(0);
+    let done = run(["watch", "-n", "20ms", "--for", "1s", &addr, "--fail-if", "close-wait>1h"]).expect_code(0);
     assert!(done.stdout.matches("STATE").count() > 1, "a table with each look: {}", done.stdout);
 }
 
@@ -578,6 +578,18 @@ fn for_ends_it_and_ctrl_c_too() {
     watch.wait_for("STATE");
     watch.signal(Signal::INT);
     watch.finish().expect_code(130);
+}
+
+#[test]
+fn for_ends_it_also_while_something_always_happens() {
+    let house = House::new("127.0.0.1:0");
+    let _bustle = Bustle::at(&house.listener);
+    let addr = house.addr.to_string();
+    for more in
+        [&["--events"][..], &["-n", "20ms"], &["-n", "1ns"], &["-n", "1ns", "--events", "--fail-if", "count()<1"]]
+    {
+        run(["watch", "--for", "500ms", &addr].iter().chain(more)).expect_code(0);
+    }
 }
 
 #[test]

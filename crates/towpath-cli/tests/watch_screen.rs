@@ -5,7 +5,7 @@ mod common;
 use std::net::{Shutdown, TcpListener, TcpStream};
 
 use common::terminal::{OnTerminal, on_terminal};
-use common::{assert_has, fresh_listener, skipped};
+use common::{Bustle, Running, assert_has, fresh_listener, missing, shell, skipped};
 use regex::Regex;
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
@@ -363,6 +363,47 @@ fn a_limit_and_a_condition_end_it_with_their_codes() {
 }
 
 #[test]
+fn a_limit_and_a_signal_end_it_also_while_something_always_happens() {
+    let house = House::new();
+    let _bustle = Bustle::at(&house.listener);
+    let watch = house.watch(&["--for", "500ms"], USUAL);
+    assert_eq!(watch.finish().0.code(), Some(0));
+
+    // Looks that are always due hold nothing up, either.
+    let filter = house.filter();
+    let mut watch = on_terminal(&["watch", "-n", "1ns", &filter], USUAL);
+    watch.wait_for("LISTEN");
+    watch.press("?");
+    watch.wait_for("keys and columns");
+    watch.signal(Signal::INT);
+    assert_eq!(watch.finish().0.code(), Some(130));
+}
+
+#[test]
+fn a_listener_elsewhere_with_the_same_address_is_another() {
+    let root = rustix::process::geteuid().is_root();
+    let tools = ["unshare", "ip"].into_iter().find_map(missing);
+    if skipped((!root).then_some("only root may use the tracepoint").or(tools.as_deref())) {
+        return;
+    }
+    let house = House::new();
+    let mut watch = house.watch(&[], USUAL);
+    watch.wait_until("how long at least", |screen| screen.matches('>').count() == 3);
+    let mut command = shell("exec unshare -n sh -c 'ip link set lo up && exec \"$TOWPATH\" serve \"$ADDR\"'");
+    command.env("ADDR", house.filter());
+    let mut elsewhere = Running::start(command);
+    elsewhere.wait_for("listening on ");
+    let screen = watch.wait_for("CLOSED → LISTEN");
+    let row = |screen: &str| screen.lines().find(|line| line.contains("▶ LISTEN")).unwrap().to_owned();
+    assert_has(&row(&screen), ">");
+    drop(elsewhere);
+    let screen = watch.wait_for("LISTEN → CLOSED");
+    assert_has(&row(&screen), ">");
+    watch.press("q");
+    assert_eq!(watch.finish().0.code(), Some(0));
+}
+
+#[test]
 fn without_colour_and_in_ascii_there_is_neither() {
     let house = House::new();
     let filter = house.filter();
@@ -374,6 +415,32 @@ fn without_colour_and_in_ascii_there_is_neither() {
     assert_has(&screen, "> LISTEN");
     watch.press("q");
     watch.finish();
+}
+
+#[test]
+fn w_and_q_end_it_also_while_segments_keep_coming() {
+    let root = rustix::process::geteuid().is_root();
+    if skipped((!root).then_some("only root may capture")) {
+        return;
+    }
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("watch-wq-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let house = House::new();
+    let _bustle = Bustle::at(&house.listener);
+    let filter = house.filter();
+    let mut watch = OnTerminal::start(&["watch", "-n", "50ms", &filter], (160, 24), |command| {
+        command.current_dir(&folder);
+    });
+    watch.wait_for("LISTEN");
+    watch.press("\x1b[Hw");
+    watch.wait_for("writing towpath-");
+    watch.press("w");
+    watch.wait_for("segments are in towpath-");
+    watch.press("w");
+    watch.wait_for("writing towpath-");
+    watch.press("q");
+    assert_eq!(watch.finish().0.code(), Some(0));
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

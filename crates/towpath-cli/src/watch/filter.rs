@@ -51,7 +51,12 @@ impl Filter {
     pub(crate) fn passes(&self, subject: &Subject<'_>) -> bool {
         (self.states.is_empty() || self.states.contains(&subject.state))
             && self.passes_by_address(subject)
-            && (self.processes.is_empty() || subject.owners.iter().any(|owner| self.has_process(owner)))
+            && self.passes_by_process(subject.owners)
+    }
+
+    /// Whether one of `owners` is such as is looked at, or any is.
+    pub(crate) fn passes_by_process(&self, owners: &[Owner]) -> bool {
+        self.processes.is_empty() || owners.iter().any(|owner| self.has_process(owner))
     }
 
     /// Whether the addresses and ports of `subject` are such as are looked at, whatever its state and its process.

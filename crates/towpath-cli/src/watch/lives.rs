@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use towpath_diag::{Change, State};
 
@@ -15,6 +17,8 @@ use super::table::{Ends, KEPT, Moment, Since, TIME_WAIT};
 const RECENT: usize = 1_000;
 /// How many connections have a history of their own.
 const MOST: usize = 50_000;
+/// How often room for another is looked for at most.
+const SWEEP: Duration = Duration::from_secs(1);
 /// How many steps of one connection are kept. A life has ten at most; a listener that is opened again and again, more.
 const STEPS: usize = 32;
 
@@ -38,6 +42,8 @@ pub(crate) struct Lives {
     recent: VecDeque<Step>,
     /// How many changes were told.
     count: u64,
+    /// When it was last looked through for room.
+    swept: Option<Moment>,
 }
 
 impl Lives {
@@ -49,7 +55,10 @@ impl Lives {
 
     /// Takes in `step`, and returns it with what is known of the state that it ends.
     pub(crate) fn add(&mut self, mut step: Step) -> Step {
-        if self.by_ends.len() >= MOST && !self.by_ends.contains_key(&step.ends) {
+        // Where all of them live there is no room to be found, and looking for it with every change would cost too much.
+        let may_sweep = self.swept.is_none_or(|swept| step.at.saturating_sub(swept) >= SWEEP);
+        if may_sweep && self.by_ends.len() >= MOST && !self.by_ends.contains_key(&step.ends) {
+            self.swept = Some(step.at);
             self.forget_ended(step.at);
         }
         let may_begin = self.by_ends.len() < MOST;
@@ -77,10 +86,12 @@ impl Lives {
         step
     }
 
-    /// Since when a socket has been in `state`, if that change was seen.
-    pub(crate) fn since(&self, ends: &Ends, state: State) -> Option<Since> {
-        let last = self.by_ends.get(ends)?.last()?;
-        (last.new == state).then_some(Since { at: last.at, known: true })
+    /// Since when a socket has been in `state`, if that change was seen, and at a time that is `possible`: a socket in
+    /// another network namespace may have the same addresses, and its changes are told too.
+    pub(crate) fn since(&self, ends: &Ends, state: State, possible: RangeInclusive<Moment>) -> Option<Since> {
+        let steps = self.by_ends.get(ends)?;
+        let step = steps.iter().rev().find(|step| step.new == state && possible.contains(&step.at))?;
+        Some(Since { at: step.at, known: true })
     }
 
     /// The changes of one socket that were seen, oldest first.
@@ -125,7 +136,7 @@ impl Lives {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::net::IpAddr;
 
     use super::*;
 
@@ -140,14 +151,26 @@ mod tests {
         assert_eq!(lives.add(step(1, 1, State::SynSent, State::Established)).since, None);
         let left = lives.add(step(5, 1, State::Established, State::CloseWait));
         assert_eq!(left.since, Some(Duration::from_millis(1)));
-        let since = lives.since(&left.ends, State::CloseWait).unwrap();
-        assert_eq!((since.at, since.known), (Duration::from_millis(5), true));
-        assert_eq!(lives.since(&left.ends, State::Established), None);
+        let since = |state| lives.since(&left.ends, state, Moment::ZERO..=Moment::MAX);
+        assert_eq!(since(State::CloseWait), Some(Since { at: Duration::from_millis(5), known: true }));
+        assert_eq!(since(State::FinWait1), None);
         let other = step(6, 2, State::Closed, State::SynSent);
         assert_eq!(lives.of(&other.ends), []);
         lives.add(other);
         assert_eq!(lives.of(&other.ends).len(), 1);
         assert_eq!(lives.recent().map(|step| step.at.as_millis()).collect::<Vec<_>>(), [6, 5, 1]);
+    }
+
+    #[test]
+    fn what_was_seen_when_it_cannot_have_been_was_another() {
+        let mut lives = Lives::default();
+        let ours = lives.add(step(5, 1, State::SynSent, State::Established));
+        lives.add(step(30, 1, State::SynSent, State::Established));
+        let since = |from, to| {
+            let possible = Duration::from_millis(from)..=Duration::from_millis(to);
+            lives.since(&ours.ends, State::Established, possible).map(|since| since.at.as_millis())
+        };
+        assert_eq!((since(0, 10), since(6, 10), since(20, 40)), (Some(5), None, Some(30)));
     }
 
     #[test]
@@ -178,6 +201,26 @@ mod tests {
     }
 
     #[test]
+    fn where_all_live_room_is_looked_for_once_a_second() {
+        let mut lives = Lives::default();
+        let ends =
+            |number: usize| ((IpAddr::from([127, 0, 0, 1]), 1).into(), Some(([10, 0, 0, 1], number as u16).into()));
+        let other = |number: usize| ((IpAddr::from([127, 0, 0, 1]), 2).into(), ends(number).1);
+        for number in 0..MOST {
+            lives.add(Step { ends: ends(number), ..step(0, 1, State::SynSent, State::Established) });
+        }
+        for at in [1, 2, 1_000] {
+            lives.add(Step { ends: other(1), ..step(at, 1, State::SynSent, State::Established) });
+            assert_eq!((lives.swept, lives.of(&other(1)).len()), (Some(Duration::from_millis(1)), 0));
+        }
+        // One of them has ended, and has been gone for long enough.
+        lives.add(Step { ends: ends(7), ..step(1_001, 1, State::Established, State::Closed) });
+        let later = 1_001 + u64::try_from(KEPT.as_millis()).unwrap();
+        lives.add(Step { ends: other(2), ..step(later, 1, State::SynSent, State::Established) });
+        assert_eq!((lives.of(&ends(7)).len(), lives.of(&other(2)).len()), (0, 1));
+    }
+
+    #[test]
     fn time_wait_ends_by_itself() {
         let mut lives = Lives::default();
         let waits = lives.add(step(0, 1, State::FinWait2, State::TimeWait));
@@ -192,7 +235,7 @@ mod tests {
         let mut lives = Lives::default();
         let step = lives.add(step(1, 1, State::SynSent, State::Established));
         lives.distrust();
-        assert_eq!(lives.since(&step.ends, State::Established), None);
+        assert_eq!(lives.since(&step.ends, State::Established, Moment::ZERO..=Moment::MAX), None);
         assert_eq!(lives.recent().count(), 1);
     }
 

@@ -133,7 +133,7 @@ mod tests {
     fn sorted(order: Order, given: &[Given]) -> Vec<u16> {
         let end = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let mut table = Table::new(false);
-        table.begin();
+        table.begin(Duration::ZERO);
         for (cookie, &(local, peer, state, receive_queue)) in given.iter().enumerate() {
             let seen = Seen {
                 cookie: cookie as u64,

@@ -18,13 +18,15 @@ use crate::exit::{Exit, Failure};
 use crate::output::event::Event;
 use crate::output::{Form, Output};
 
+/// How many batches of changes wait at most.
+const BATCHES: usize = 64;
 /// How long the resolver may take for the names of one table.
 const RESOLVING: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Prints what is to be seen.
 pub(super) fn run(options: &Watch, out: &Output, stop: &Receiver<i32>) -> Result<Ended, Failure> {
     let mut watcher = Watcher::new(options)?;
-    let (send, batches) = channel::bounded::<Batch>(64);
+    let (send, batches) = channel::bounded::<Batch>(BATCHES);
     // Between looks, it knows better than they do when a state began.
     let _feed = options.limit.and_then(|_| Feed::start(&options.filter.kernels(), send.clone()).ok());
     let calls = Calls { out, stop, batches: &batches };
@@ -40,7 +42,12 @@ pub(super) fn run(options: &Watch, out: &Output, stop: &Receiver<i32>) -> Result
         let Some(deadline) = deadline.filter(|&deadline| Instant::now() < deadline) else { break };
         loop {
             match calls.wait(Some(next.min(deadline))) {
-                Woken::Due => break,
+                Woken::Due => {
+                    for event in batches.try_iter().take(BATCHES).flatten().flatten() {
+                        watcher.hear(&event);
+                    }
+                    break;
+                }
                 Woken::Batch(batch) => {
                     for event in batch.into_iter().flatten() {
                         watcher.hear(&event);

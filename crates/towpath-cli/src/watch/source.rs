@@ -31,10 +31,10 @@ impl Source {
     pub(crate) fn look(&mut self, filter: &Filter, want: Want, table: &mut Table) -> Result<Looked, Failure> {
         let kernels = filter.kernels();
         let now = monotonic();
-        table.begin();
+        table.begin(now);
         let dumped = self.diag.dump(&kernels, want, |socket| table.see(&Seen::from(&socket), now));
         let dumped = dumped.map_err(|e| refused(&e))?;
-        Ok(table.end(now, !dumped.interrupted))
+        Ok(table.end(monotonic(), !dumped.interrupted))
     }
 
     /// Every socket that may pass `filter`, in the states that it names.

@@ -79,6 +79,10 @@ pub(crate) struct Row {
     pub(crate) changed: Cells,
     /// When it came into its state.
     pub(crate) since: Since,
+    /// It did so after this, when the look began that it was not yet seen by in that state (zero: nobody had looked), ...
+    pub(crate) after: Moment,
+    /// ... and by this, when the look had ended that it was.
+    pub(crate) by: Moment,
     /// When it was found to be gone.
     pub(crate) gone: Option<Moment>,
     /// The last look that saw it.
@@ -113,6 +117,10 @@ pub(crate) struct Table {
     by_cookie: HashMap<u64, u32, BuildHasherDefault<CookieHasher>>,
     /// The number of the present look; the first is 1.
     look: u32,
+    /// When the present look began.
+    began: Moment,
+    /// When the last whole look before it did.
+    before: Moment,
     /// The rows that came with the present look.
     new: Vec<u32>,
     cumulative: bool,
@@ -132,12 +140,23 @@ pub(crate) struct Looked {
 impl Table {
     /// An empty table. If `cumulative`, a cell that has changed once stays marked.
     pub(crate) fn new(cumulative: bool) -> Table {
-        Table { rows: vec![], free: vec![], by_cookie: HashMap::default(), look: 0, new: vec![], cumulative }
+        let (began, before) = (Moment::ZERO, Moment::ZERO);
+        Table {
+            rows: vec![],
+            free: vec![],
+            by_cookie: HashMap::default(),
+            look: 0,
+            began,
+            before,
+            new: vec![],
+            cumulative,
+        }
     }
 
     /// Begins a look.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self, now: Moment) {
         self.look += 1;
+        self.began = now;
         self.new.clear();
     }
 
@@ -152,6 +171,7 @@ impl Table {
             changed |= Cells::STATE;
             row.state = socket.state;
             row.since = Since { at: now, known: true };
+            (row.after, row.by) = (self.before, Moment::MAX);
         }
         changed.set(Cells::RECEIVE_QUEUE, row.receive_queue != socket.receive_queue);
         changed.set(Cells::SEND_QUEUE, row.send_queue != socket.send_queue);
@@ -170,23 +190,27 @@ impl Table {
         }
     }
 
-    /// Ends the look. If it was `whole`, what it has not seen is gone.
+    /// Ends the look, which had seen everything by `now`. If it was `whole`, what it has not seen is gone.
     pub(crate) fn end(&mut self, now: Moment, whole: bool) -> Looked {
         let mut looked = Looked { new: std::mem::take(&mut self.new), ..Looked::default() };
         let mut heirs: Option<HashMap<Ends, u32>> = None;
         for number in 0..self.rows.len() as u32 {
-            let Some(row) = &self.rows[number as usize] else { continue };
+            let Some(row) = &mut self.rows[number as usize] else { continue };
             if row.seen == self.look {
+                if row.by == Moment::MAX {
+                    row.by = now;
+                }
                 continue;
             }
+            let (cookie, ends, state) = (row.cookie, row.ends(), row.state);
             if row.gone.is_none() {
                 if !whole {
                     continue;
                 }
                 let heirs = heirs.get_or_insert_with(|| self.heirs(&looked.new));
-                if let Some(&heir) = heirs.get(&row.ends()) {
-                    looked.renamed.push((row.cookie, self.inherit(heir, number)));
-                } else if row.state != State::TimeWait {
+                if let Some(&heir) = heirs.get(&ends) {
+                    looked.renamed.push((cookie, self.inherit(heir, number)));
+                } else if state != State::TimeWait {
                     self.bury(number, now);
                     continue;
                 }
@@ -197,6 +221,9 @@ impl Table {
             }
             self.remove(number);
             looked.removed = true;
+        }
+        if whole {
+            self.before = self.began;
         }
         looked
     }
@@ -255,6 +282,8 @@ impl Table {
             // All of it is new, unless everything is.
             changed: if first { Cells::empty() } else { Cells::all() },
             since,
+            after: self.before,
+            by: Moment::MAX,
             gone: None,
             seen: self.look,
             path_seen: 0,
@@ -281,20 +310,22 @@ impl Table {
 
     /// Has row `heir` go on for row `number`, and returns its cookie: it is the same connection to everybody who looks.
     fn inherit(&mut self, heir: u32, number: u32) -> u64 {
-        let old = self.rows[number as usize].as_ref().map(|row| (row.state, row.since));
+        let old = self.rows[number as usize].as_ref().map(|row| (row.state, (row.since, row.after, row.by)));
         let row = self.rows[heir as usize].as_mut().expect("a new row is there");
         row.changed = Cells::empty();
         match old {
-            Some((state, since)) if state == row.state => row.since = since,
+            Some((state, began)) if state == row.state => (row.since, row.after, row.by) = began,
             _ => row.changed = Cells::STATE,
         }
         row.cookie
     }
 
     fn bury(&mut self, number: u32, now: Moment) {
+        let before = self.before;
         let row = self.rows[number as usize].as_mut().expect("a row that is there");
         row.state = State::Closed;
         row.since = Since { at: now, known: true };
+        (row.after, row.by) = (before, now);
         row.gone = Some(now);
         row.changed = Cells::STATE;
     }

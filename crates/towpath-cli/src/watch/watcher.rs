@@ -73,11 +73,12 @@ impl Watcher {
     pub(crate) fn look_at_all(&mut self, want: Want) -> Result<HashMap<u64, Socket>, Failure> {
         self.now = monotonic();
         let sockets = self.source.sockets(&self.filter, want)?;
-        self.table.begin();
+        let ended = monotonic();
+        self.table.begin(self.now);
         for socket in &sockets {
             self.table.see(&Seen::from(socket), self.now);
         }
-        let looked = self.table.end(self.now, true);
+        let looked = self.table.end(ended, true);
         self.settle(&looked);
         self.learn_owners(&self.shown.clone());
         Ok(sockets.into_iter().map(|socket| (socket.cookie, socket)).collect())
@@ -161,13 +162,20 @@ impl Watcher {
         self.source.ask(row, Want::all()).ok().flatten()
     }
 
-    /// Whether the socket of these addresses belongs to a process that the filter names; not known while no process has it.
-    pub(crate) fn is_owned(&mut self, ends: &Ends, want: Want) -> Option<bool> {
-        let socket = self.source.find(ends, want).ok().flatten()?;
-        let inode = socket.inode?;
-        self.source.learn_owners([inode], std::iter::once(inode));
-        let owners = self.source.owners(Some(inode));
-        Some(self.filter.passes(&Subject { state: socket.state, local: socket.local, peer: socket.peer, owners }))
+    /// The inode of the socket of these addresses, as long as a program has it.
+    pub(crate) fn inode_of(&mut self, ends: &Ends) -> Option<u32> {
+        self.source.find(ends, Want::empty()).ok().flatten()?.inode
+    }
+
+    /// Sees to it that the owners of the sockets `needed` are known; those of `kept` stay known, as do those of the rows.
+    pub(crate) fn learn_owners_of(&mut self, needed: &[u32], kept: impl Iterator<Item = u32>) {
+        let rows = self.table.rows().filter_map(|(_, row)| row.inode);
+        self.source.learn_owners(needed.iter().copied(), needed.iter().copied().chain(kept).chain(rows));
+    }
+
+    /// Whether one of the owners that are known of this socket is one that the filter names.
+    pub(crate) fn has_wanted_owner(&self, inode: u32) -> bool {
+        self.filter.passes_by_process(self.source.owners(Some(inode)))
     }
 
     /// Takes in what happened, and returns the changes of state that pass the filter.
@@ -241,5 +249,5 @@ impl Watcher {
 
 /// When `row` came into its state: as it was seen to happen, or else as looks tell.
 fn since(lives: &Lives, row: &Row) -> Since {
-    lives.since(&row.ends(), row.state).unwrap_or(row.since)
+    lives.since(&row.ends(), row.state, row.after..=row.by).unwrap_or(row.since)
 }

@@ -10,13 +10,16 @@ pub(crate) mod terminal;
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::set_socket_linger;
 use rustix::process::{Pid, Signal, kill_process};
 use towpath_diag::{Diag, Filter, Want};
 
@@ -291,6 +294,40 @@ pub(crate) fn within_patience<T: Send + Debug + 'static>(what: &str, f: impl FnO
     match receive.recv_timeout(PATIENCE) {
         Ok(value) => value,
         Err(e) => panic!("waited for {what}: {e}"),
+    }
+}
+
+/// Connections to a listener, on and on until it is dropped: opened, and reset by the client, so that nothing of them stays.
+pub(crate) struct Bustle {
+    over: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Bustle {
+    pub(crate) fn at(listener: &TcpListener) -> Bustle {
+        let over = Arc::new(AtomicBool::new(false));
+        let threads = [(); 3].map(|()| {
+            let (over, listener) = (Arc::clone(&over), listener.try_clone().unwrap());
+            thread::spawn(move || {
+                let addr = listener.local_addr().unwrap();
+                while !over.load(Ordering::Relaxed) {
+                    let client = TcpStream::connect(addr).unwrap();
+                    // Somebody's: there are as many as there are clients.
+                    drop(listener.accept().unwrap());
+                    set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+                }
+            })
+        });
+        Bustle { over, threads: threads.into() }
+    }
+}
+
+impl Drop for Bustle {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
     }
 }
 

@@ -32,7 +32,11 @@ pub(in crate::args) struct Watch {
     /// Print a line for each change of a socket's state
     ///
     /// The first line says where the changes come from: from the kernel's tracepoint, which misses none, or from
-    /// looking every 200 ms, which misses what is quicker (a handshake on one machine takes 75 µs).
+    /// looking every 200 ms, which misses what is quicker (a handshake on one machine takes 75 µs). The tracepoint
+    /// tells of every network namespace, so also of a socket in a container that has the same addresses as one here.
+    ///
+    /// With process:, a socket is told of from when a process has it. A server's end has one only once it is accepted,
+    /// so SYN-RECV and mostly ESTAB are missing of it; what is over before we can look is missing altogether.
     #[arg(long)]
     pub(in crate::args) events: bool,
 

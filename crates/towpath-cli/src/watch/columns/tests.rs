@@ -20,7 +20,7 @@ fn rows(state: State, queues: (u32, u32), ago: u64) -> (Table, Since) {
         info: None,
     };
     let mut table = Table::new(false);
-    table.begin();
+    table.begin(NOW);
     table.see(&seen, NOW);
     table.end(NOW, true);
     (table, Since { at: NOW - Duration::from_millis(ago), known: true })
@@ -108,7 +108,7 @@ fn an_owner_is_its_command_its_number_and_the_descriptor() {
     let mut owners = Owners::new();
     let owners = owners.find(sockets[0].inode.unwrap());
     let mut table = Table::new(false);
-    table.begin();
+    table.begin(monotonic());
     table.see(&Seen::from(&sockets[0]), monotonic());
     table.end(monotonic(), true);
     let whole =

@@ -43,6 +43,9 @@ use crate::output::look::Look;
 /// The signals that a screen has to know of.
 pub(crate) const SIGNALS: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT, SIGWINCH];
 
+/// How much news waits at most.
+const NEWS: usize = 256;
+
 /// What comes to the screen.
 #[derive(Debug)]
 enum News {
@@ -73,7 +76,7 @@ enum Next {
 /// Shows the table until it is told to stop.
 pub(super) fn run(options: &Watch, out: &Output, look: Look, signals: &Receiver<i32>) -> Result<Ended, Failure> {
     let watcher = Watcher::new(options)?;
-    let (send, news) = channel::bounded(256);
+    let (send, news) = channel::bounded(NEWS);
     keys::start(send.clone()).map_err(|e| failed("read the terminal", &e))?;
     let screen = Screen::take().map_err(|e| failed("take the terminal", &e))?;
     let size = screen.size().unwrap_or((80, 24));
@@ -144,6 +147,9 @@ struct Show<'a> {
 impl Show<'_> {
     fn run(&mut self, news: &Receiver<News>, signals: &Receiver<i32>) -> Result<Ended, Failure> {
         loop {
+            if self.limit.is_some_and(|limit| Instant::now() >= limit) {
+                return Ok(Ended::With(Exit::Done));
+            }
             if Instant::now() >= self.next_look {
                 self.next_look = Instant::now() + self.options.interval;
                 self.stale = true;
@@ -156,28 +162,19 @@ impl Show<'_> {
             {
                 return Ok(ended);
             }
-            let mut next = self.wait(news, signals);
-            // All that has come is taken in before it is drawn, so that much of it costs no more than a little.
-            loop {
-                match next {
-                    Next::Look if self.limit.is_some_and(|limit| Instant::now() >= limit) => {
-                        return Ok(Ended::With(Exit::Done));
-                    }
-                    Next::Look => break,
-                    Next::News(news) => {
-                        if let Some(ended) = self.take(news)? {
-                            return Ok(ended);
-                        }
-                    }
-                    Next::Signal(signal) => {
-                        if let Some(ended) = self.signal(signal)? {
-                            return Ok(ended);
-                        }
-                    }
-                }
-                match news.try_recv() {
-                    Ok(more) => next = Next::News(more),
-                    Err(_) => break,
+            let ended = match self.wait(news, signals) {
+                Next::Look => None,
+                Next::News(news) => self.take(news)?,
+                Next::Signal(signal) => self.signal(signal)?,
+            };
+            if let Some(ended) = ended {
+                return Ok(ended);
+            }
+            // All that has come is taken in before it is drawn, so that much of it costs no more than a little; but not what
+            // keeps coming meanwhile.
+            for news in news.try_iter().take(NEWS) {
+                if let Some(ended) = self.take(news)? {
+                    return Ok(ended);
                 }
             }
         }
@@ -186,6 +183,10 @@ impl Show<'_> {
     fn wait(&self, news: &Receiver<News>, signals: &Receiver<i32>) -> Next {
         let due = self.limit.map_or(self.next_look, |limit| limit.min(self.next_look));
         let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            // Also if there is always news.
+            return signals.try_recv().map_or(Next::Look, Next::Signal);
+        }
         towpath::select! {
             recv(news) -> news => news.map_or(Next::Look, Next::News),
             recv(signals) -> signal => signal.map_or(Next::Look, Next::Signal),

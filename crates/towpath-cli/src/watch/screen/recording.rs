@@ -8,10 +8,10 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Zoned;
 use towpath_capture::live::{Capture, Event, OpenError};
@@ -25,6 +25,8 @@ use crate::trace::Saver;
 
 /// How often the thread looks whether it is to stop, and writes what it holds.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long it goes on at most with what came before it was to stop.
+const REST: Duration = Duration::from_millis(200);
 
 /// Which segments.
 #[derive(Debug, Clone)]
@@ -39,7 +41,8 @@ pub(super) enum Wanted {
 #[derive(Debug)]
 pub(super) struct Recording {
     path: PathBuf,
-    stopping: Arc<AtomicBool>,
+    /// Since when it is to stop.
+    stopping: Arc<OnceLock<Timestamp>>,
     written: Arc<AtomicU64>,
     thread: JoinHandle<Result<u64, Failure>>,
 }
@@ -61,7 +64,7 @@ impl Recording {
         let capture = wanted.open().map_err(|error| explain(&error))?;
         let (path, file) = create().map_err(|e| format!("create a file here: {}", reason(&e)))?;
         let saver = Saver::new(file, &path).map_err(|failure| failure.what)?;
-        let (stopping, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopping, written) = (Arc::new(OnceLock::new()), Arc::new(AtomicU64::new(0)));
         let work =
             Work { wanted, capture, saver, comment, stopping: Arc::clone(&stopping), written: Arc::clone(&written) };
         let thread = thread::Builder::new().name("capture".into()).spawn(move || work.run());
@@ -77,7 +80,7 @@ impl Recording {
 
     /// Ends it.
     pub(super) fn stop(self) -> Result<Recorded, String> {
-        self.stopping.store(true, Ordering::Relaxed);
+        let _ = self.stopping.set(Timestamp::from(SystemTime::now()));
         let panicked = |_| format!("write {}: the thread that writes has panicked", self.path.display());
         let dropped = self.thread.join().map_err(panicked)?.map_err(|failure| failure.what)?;
         Ok(Recorded { path: self.path, segments: self.written.load(Ordering::Relaxed), dropped })
@@ -129,19 +132,25 @@ struct Work {
     capture: Capture,
     saver: Saver,
     comment: String,
-    stopping: Arc<AtomicBool>,
+    stopping: Arc<OnceLock<Timestamp>>,
     written: Arc<AtomicU64>,
 }
 
 impl Work {
-    /// Captures until it is to stop; then what has come by then. Returns how many segments were dropped.
+    /// Captures until it is to stop; then what has come by then, however much comes meanwhile. Returns how many segments were
+    /// dropped.
     fn run(mut self) -> Result<u64, Failure> {
         let failed = |e: io::Error| Failure::new(Exit::Other, format!("capture: {}", reason(&e)));
         let began = Timestamp::from(SystemTime::now());
+        let mut latest = None;
         loop {
-            let stopping = self.stopping.load(Ordering::Relaxed);
-            let wait = if stopping { Duration::ZERO } else { LOOK };
+            let stopping = self.stopping.get().copied();
+            let wait = if stopping.is_some() { Duration::ZERO } else { LOOK };
+            if stopping.is_some() && Instant::now() >= *latest.get_or_insert_with(|| Instant::now() + REST) {
+                break;
+            }
             match self.capture.read(Some(wait)).map_err(failed)? {
+                Some(Event::Frame(frame)) if stopping.is_some_and(|stopping| frame.time > stopping) => break,
                 Some(Event::Frame(frame)) if self.wanted.has(&frame) => {
                     self.saver.describe_passed(&frame)?;
                     let comment = std::mem::take(&mut self.comment);
@@ -149,7 +158,7 @@ impl Work {
                     self.written.fetch_add(1, Ordering::Relaxed);
                 }
                 Some(_) => {}
-                None if stopping => break,
+                None if stopping.is_some() => break,
                 None => self.saver.flush()?,
             }
         }
@@ -181,5 +190,65 @@ fn explain(error: &OpenError) -> String {
             format!("w: capturing needs CAP_NET_RAW; try: sudo towpath watch, or sudo setcap cap_net_raw+ep {program}")
         }
         other => format!("w: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn what_comes_after_the_stop_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let wanted = Wanted::Of((addr, None));
+        let mut capture = match wanted.open() {
+            Err(OpenError::NotPermitted(_)) => return println!("skipped: only root may capture"),
+            capture => capture.unwrap(),
+        };
+        let mut client = TcpStream::connect(addr).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        // What has arrived has been captured.
+        let mut send = |text: &[u8]| {
+            client.write_all(text).unwrap();
+            server.read_exact(&mut vec![0; text.len()]).unwrap();
+        };
+        // The kernel notes when segments pass only a moment after it was first asked to; until then they pass when read.
+        let given_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            send(b"early");
+            let sent = Timestamp::from(SystemTime::now());
+            let mut noted = false;
+            while let Some(event) = capture.read(Some(Duration::ZERO)).unwrap() {
+                noted |= matches!(event, Event::Frame(frame) if frame.time <= sent);
+            }
+            if noted {
+                break;
+            }
+            assert!(Instant::now() < given_up, "no segment has a time");
+        }
+
+        let path = std::env::temp_dir().join(format!("towpath-recording-{}", std::process::id()));
+        let (file, written) = (File::create(&path).unwrap(), Arc::new(AtomicU64::new(0)));
+        let (stopping, comment) = (Arc::new(OnceLock::new()), String::new());
+        let saver = Saver::new(file, &path).unwrap();
+        let work = Work { wanted, capture, saver, comment, stopping: Arc::clone(&stopping), written };
+
+        send(b"before");
+        let stop = Timestamp::from(SystemTime::now());
+        stopping.set(stop).unwrap();
+        send(b"after");
+        work.run().unwrap();
+        let mut reader = towpath_capture::file::Reader::open(&path).unwrap();
+        let mut payloads = vec![];
+        while let Some(frame) = reader.read_frame().unwrap() {
+            assert!(frame.time <= stop);
+            payloads.extend_from_slice(frame.segment().unwrap().unwrap().payload);
+        }
+        assert_eq!(payloads, b"before");
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -26,7 +26,7 @@ fn at(seconds: u64) -> Moment {
 }
 
 fn look(table: &mut Table, seconds: u64, sockets: &[Seen<'_>]) -> Looked {
-    table.begin();
+    table.begin(at(seconds));
     for socket in sockets {
         table.see(socket, at(seconds));
     }
@@ -141,6 +141,25 @@ fn in_time_wait_nothing_is_known_of_segments() {
 }
 
 #[test]
+fn a_state_began_between_the_look_that_saw_another_and_the_one_that_saw_it() {
+    let mut table = Table::new(false);
+    let began = |table: &Table, cookie| (row(table, cookie).after, row(table, cookie).by);
+    look(&mut table, 0, &[socket(1, State::Established, 1)]);
+    assert_eq!(began(&table, 1), (Moment::ZERO, at(0)), "nobody had looked before");
+    look(&mut table, 2, &[socket(1, State::Established, 1), socket(2, State::Established, 2)]);
+    assert_eq!(began(&table, 1), (Moment::ZERO, at(0)));
+    assert_eq!(began(&table, 2), (at(0), at(2)));
+    // A look that was not whole may have missed what it has not seen; and it lasts.
+    table.begin(at(4));
+    table.see(&socket(1, State::CloseWait, 1), at(4));
+    table.end(at(5), false);
+    assert_eq!(began(&table, 1), (at(2), at(5)));
+    look(&mut table, 6, &[socket(3, State::Established, 3)]);
+    assert_eq!(began(&table, 3), (at(2), at(6)));
+    assert_eq!((row(&table, 1).state, began(&table, 1)), (State::Closed, (at(2), at(6))));
+}
+
+#[test]
 fn a_mini_socket_in_the_same_state_keeps_its_age() {
     let mut table = Table::new(false);
     look(&mut table, 0, &[socket(1, State::Established, 1)]);
@@ -153,7 +172,7 @@ fn a_mini_socket_in_the_same_state_keeps_its_age() {
 fn a_look_that_was_not_whole_takes_nobody_for_gone() {
     let mut table = Table::new(false);
     look(&mut table, 0, &[socket(1, State::Established, 1)]);
-    table.begin();
+    table.begin(at(2));
     assert_eq!(table.end(at(2), false), Looked::default());
     assert_eq!(row(&table, 1).gone, None);
     look(&mut table, 4, &[socket(1, State::Established, 1)]);
