@@ -123,7 +123,7 @@ pub(crate) fn running() -> usize {
 }
 
 /// How many times its patience a scenario may take if its actors go on making calls, as they do slowly on a busy machine.
-const AT_MOST: u32 = 6;
+const AT_MOST: u32 = 15;
 
 /// Starts the thread that ends the process when in a scenario nobody has begun a call for `patience`, or it takes
 /// [`AT_MOST`] times as long: some actors try again and again.
