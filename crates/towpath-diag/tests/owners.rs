@@ -5,10 +5,17 @@ mod common;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{inode, is_root, unprivileged, until};
 use rustix::io::{FdFlags, fcntl_setfd};
 use towpath_diag::Owners;
+
+/// Tests by turns: a child that is about to run its program has everything that is open here, and would be an owner too.
+fn by_turns() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn here() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
@@ -39,6 +46,7 @@ impl Drop for Holder {
 
 #[test]
 fn our_own_socket_is_ours() {
+    let _turn = by_turns();
     let listener = here();
     let mut owners = Owners::new();
     let found = owners.find(inode(&listener));
@@ -50,6 +58,7 @@ fn our_own_socket_is_ours() {
 
 #[test]
 fn each_descriptor_counts() {
+    let _turn = by_turns();
     let listener = here();
     let clone = listener.try_clone().unwrap();
     fcntl_setfd(&clone, FdFlags::CLOEXEC).unwrap();
@@ -59,6 +68,7 @@ fn each_descriptor_counts() {
 
 #[test]
 fn a_socket_may_have_several_owners() {
+    let _turn = by_turns();
     let listener = here();
     let holder = Holder::of(&listener);
     // Before it runs its program, the child is of our name.
@@ -74,6 +84,7 @@ fn a_socket_may_have_several_owners() {
 
 #[test]
 fn an_owner_that_has_gone_is_forgotten() {
+    let _turn = by_turns();
     let listener = here();
     let number = inode(&listener);
     let mut owners = Owners::new();
@@ -91,6 +102,7 @@ fn an_owner_that_has_gone_is_forgotten() {
 
 #[test]
 fn of_two_owners_the_one_that_stays_is_kept() {
+    let _turn = by_turns();
     let listener = here();
     let number = inode(&listener);
     let mut owners = Owners::new();
@@ -107,6 +119,7 @@ fn of_two_owners_the_one_that_stays_is_kept() {
 
 #[test]
 fn what_nobody_has_has_no_owner() {
+    let _turn = by_turns();
     let mut owners = Owners::new();
     assert!(owners.find(u32::MAX - 7).is_empty());
     let gone = inode(here());
@@ -115,6 +128,7 @@ fn what_nobody_has_has_no_owner() {
 
 #[test]
 fn other_users_processes_are_passed_over() {
+    let _turn = by_turns();
     if !is_root("other_users_processes_are_passed_over") {
         return;
     }
