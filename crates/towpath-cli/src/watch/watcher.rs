@@ -271,3 +271,39 @@ fn since(lives: &Lives, row: &Row) -> Since {
 fn told(lives: &Lives, row: &Row) -> Option<Since> {
     lives.since(&row.ends(), row.state, row.after..=row.by)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::args::View;
+
+    #[test]
+    fn a_row_keeps_its_time_until_the_next_look_whatever_happens_meanwhile() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (interval, view) = (Duration::from_secs(1), View::Screen);
+        let (limit, checks, cumulative, resolve) = (None, vec![], false, false);
+        let filter = addr.to_string().parse().unwrap();
+        let options = Watch { filter, interval, view, limit, checks, cumulative, resolve };
+        let mut watcher = Watcher::new(&options).unwrap();
+        watcher.look().unwrap();
+        let stream = TcpStream::connect(addr).unwrap();
+        let ends = (stream.local_addr().unwrap(), Some(addr));
+        let step = |old, new| Step { at: monotonic(), exact: true, ends, old, new, since: None };
+        let began = watcher.lives.add(step(State::SynSent, State::Established)).at;
+        std::thread::sleep(Duration::from_millis(5));
+        watcher.look().unwrap();
+        let number = watcher.shown().iter().copied().find(|&number| watcher.whole(number).unwrap().row.ends() == ends);
+        let since = |watcher: &Watcher| watcher.whole(number.unwrap()).unwrap().since;
+        assert_eq!(since(&watcher), Since { at: began, known: true });
+        for (old, new) in [(State::Established, State::Closed), (State::Closed, State::Established)] {
+            watcher.lives.add(step(old, new));
+            assert_eq!(since(&watcher).at, began);
+        }
+        watcher.hear(&Event::Lost(1));
+        assert_eq!(since(&watcher).at, began);
+    }
+}
