@@ -182,7 +182,7 @@ impl Filter {
             Some(("state", values)) => self.states.extend(each(values, state).map_err(unclear)?),
             Some(("addr", values)) => self.addresses.extend(each(values, prefix).map_err(unclear)?),
             Some(("process", value)) => self.processes.push(process(value).map_err(unclear)?),
-            Some((key, port)) if ports(port).is_ok() => {
+            Some((key, port)) if port.parse::<u16>().is_ok() => {
                 return Err(unclear(format!(
                     "no key is called {key}, and names of hosts are not looked up: write the address, as 127.0.0.1:{port}"
                 )));

@@ -160,6 +160,7 @@ fn what_cannot_be_meant_is_refused_by_its_word() {
         ("addr:localhost", "\"localhost\" is no address"),
         ("addr:10.0.0.0/33", "a prefix is at most 32 bits long"),
         ("host:x", "no key is called host; there are port: state: addr: process:"),
+        ("127.0.0.1:80-81", "no key is called 127.0.0.1; there are port:"),
         ("localhost:80", "names of hosts are not looked up: write the address, as 127.0.0.1:80"),
         ("http", "http: \"http\" is no port, and names are not looked up: write its number"),
         ("port:", "port: something is missing"),
