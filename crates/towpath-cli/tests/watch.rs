@@ -360,6 +360,32 @@ fn a_table_has_a_row_a_socket_also_into_a_pipe() {
 }
 
 #[test]
+fn that_nothing_is_found_is_said_to_people_beside_the_table() {
+    // Nobody has this address.
+    let nobody = "127.9.9.9:1";
+    let done = run(["watch", "--once", nobody]).expect_code(0);
+    assert_eq!(done.stdout.lines().count(), 1, "{}", done.stdout);
+    assert_eq!(done.stderr, format!("no socket passes {nobody}\n"));
+    let done = run(["watch", "--once", "--json", nobody]).expect_code(0);
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", ""));
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_with_what_can() {
+    for (arguments, why) in [
+        (&["watch", "localhost:8330"][..], "names of hosts are not looked up: write the address, as 127.0.0.1:8330"),
+        (&["watch", "http"], "write its number, or process:http for a program"),
+        (&["watch", "process:"], "process: which process?"),
+        (&["watch", "-n", "0"], "it must be more than nothing; write 200ms, 2s or 1m"),
+        (&["watch", "-n", "5"], "it has no unit; try 5s"),
+    ] {
+        let done = run(arguments).expect_code(2);
+        assert_has(&done.stderr, why);
+        assert!(!done.stderr.contains("0s"), "{}", done.stderr);
+    }
+}
+
+#[test]
 fn a_filter_picks_by_state_address_and_process() {
     let house = House::new("127.0.0.1:0");
     let (client, _server) = house.connect();

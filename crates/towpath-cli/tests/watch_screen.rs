@@ -273,6 +273,72 @@ fn a_terminal_that_begins_with_one_cell_is_taken_too() {
 }
 
 #[test]
+fn a_terminal_without_a_size_is_taken_for_a_usual_one() {
+    let house = House::new();
+    let script = "stty cols 0 rows 0; exec \"$TOWPATH\" watch -n 50ms \"$FILTER\"";
+    let mut watch = OnTerminal::run("sh", &["-c", script], (80, 24), |command| {
+        command.env("TOWPATH", common::TOWPATH).env("FILTER", house.filter());
+    });
+    let whole = |screen: &str| screen.matches("ESTAB").count() == 2 && screen.lines().count() == 24;
+    watch.wait_until("the whole table", whole);
+    watch.resize(USUAL);
+    watch.wait_until("all the columns", |screen| screen.contains("TASK"));
+    watch.press("q");
+    assert_eq!(watch.finish().0.code(), Some(0));
+}
+
+#[test]
+fn what_happens_between_two_looks_has_its_own_times() {
+    let root = rustix::process::geteuid().is_root();
+    if skipped((!root).then_some("only root may use the tracepoint")) {
+        return;
+    }
+    let mut house = House::new();
+    house.kept.clear();
+    let filter = house.filter();
+    let mut watch = on_terminal(&["watch", "-n", "3s", &filter], (110, 30));
+    watch.wait_for("▶ LISTEN");
+    house.connect();
+    watch.wait_until("a look at it", |screen| screen.matches("  ESTAB ").count() == 2);
+    house.kept[0].shutdown(Shutdown::Write).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    house.kept.clear();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    // Draws, and does not look.
+    watch.press("j");
+    let screen = watch.wait_for("CLOSE-WAIT → LAST-ACK");
+    let time = |change: &str| screen.lines().find(|line| line.contains(change)).map(|line| &line[..15]);
+    assert_ne!(time("ESTAB → CLOSE-WAIT"), time("CLOSE-WAIT → LAST-ACK"), "{screen}");
+    assert!(!screen.lines().any(|line| line.contains("ESTAB ") && line.contains(" 0µs ")), "{screen}");
+    watch.press("q");
+    watch.finish();
+}
+
+#[test]
+fn whose_sockets_cannot_be_seen_is_told_in_the_last_line() {
+    let root = rustix::process::geteuid().is_root();
+    let tool = missing("setpriv");
+    if skipped((!root).then_some("only root can be somebody else").or(tool.as_deref())) {
+        return;
+    }
+    let house = House::new();
+    // Others may not be able to reach it where it was built.
+    let copy = std::env::temp_dir().join(format!("towpath-watch-screen-{}", std::process::id()));
+    std::fs::copy(common::TOWPATH, &copy).unwrap();
+    let (filter, path) = (house.filter(), copy.display().to_string());
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
+    let arguments: Vec<&str> = nobody.into_iter().chain([path.as_str(), "watch", "-n", "50ms", &filter]).collect();
+    let mut watch = OnTerminal::run("setpriv", &arguments, (80, 24), |_| {});
+    let screen = watch.wait_for("owners: your own only (sudo for all)");
+    assert!(screen.lines().last().unwrap().starts_with("owners: "), "{screen}");
+    watch.press("w");
+    watch.wait_for("w needs root: sudo towpath watch");
+    watch.press("q");
+    assert_eq!(watch.finish().0.code(), Some(0));
+    std::fs::remove_file(copy).unwrap();
+}
+
+#[test]
 fn a_signal_ends_it_and_the_terminal_is_given_back() {
     for (signal, code) in [(Signal::INT, Some(130)), (Signal::TERM, None), (Signal::HUP, None)] {
         let house = House::new();

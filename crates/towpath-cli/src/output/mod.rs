@@ -69,6 +69,11 @@ impl Output {
         self.print(Piece::Stdout(text.into()));
     }
 
+    /// Says something to people only, beside the data.
+    pub(crate) fn remark(&self, text: String) {
+        self.print(Piece::Stderr(text.into()));
+    }
+
     /// Shows bytes that `dial` received: as they are, or as a dump that begins at `hex`.
     pub(crate) fn received(&self, chunk: &[u8], hex: Option<u64>, characters: &mut Characters) {
         match (self.form, hex) {

@@ -160,7 +160,8 @@ impl fmt::Display for Filter {
 
 impl Filter {
     fn add(&mut self, word: &str) -> Result<(), Unclear> {
-        let unclear = |why: String| Unclear(format!("{word}: {why}"));
+        let name = word.strip_suffix(':').filter(|name| !name.is_empty()).unwrap_or(word);
+        let unclear = |why: String| Unclear(format!("{name}: {why}"));
         // An address, with its port or alone, is one whatever colons it has.
         if let Ok(end) = word.parse::<SocketAddr>() {
             self.ends.push(SocketAddr::new(end.ip().to_canonical(), end.port()));
@@ -171,11 +172,21 @@ impl Filter {
             return Ok(());
         }
         match word.split_once(':') {
+            None if !word.contains(|c: char| c.is_ascii_digit()) => {
+                return Err(unclear(format!(
+                    "{word:?} is no port, and names are not looked up: write its number, or process:{word} for a program"
+                )));
+            }
             None | Some(("", _)) => self.ports.push(ports(word.trim_start_matches(':')).map_err(unclear)?),
             Some(("port", values)) => self.ports.extend(each(values, ports).map_err(unclear)?),
             Some(("state", values)) => self.states.extend(each(values, state).map_err(unclear)?),
             Some(("addr", values)) => self.addresses.extend(each(values, prefix).map_err(unclear)?),
             Some(("process", value)) => self.processes.push(process(value).map_err(unclear)?),
+            Some((key, port)) if port.parse::<u16>().is_ok() => {
+                return Err(unclear(format!(
+                    "no key is called {key}, and names of hosts are not looked up: write the address, as 127.0.0.1:{port}"
+                )));
+            }
             Some((key, _)) => {
                 return Err(unclear(format!("no key is called {key}; there are port: state: addr: process:")));
             }
@@ -217,22 +228,21 @@ fn ports(typed: &str) -> Result<RangeInclusive<u16>, String> {
     if ports.is_empty() { Err("the first port is above the last".into()) } else { Ok(ports) }
 }
 
-/// The name of a state, as RFC 9293 has it or as the table shows it, in either case.
+/// The name of a state, as RFC 9293 has it or as the table shows it, in either case, with its dashes or without.
 pub(crate) fn state(typed: &str) -> Result<State, String> {
-    let name = typed.to_ascii_uppercase().replace('_', "-");
-    let known = STATES.into_iter().find(|state| name == state.to_string() || name == state.short());
+    let bare = |name: &str| name.replace(['-', '_'], "");
+    let name = bare(&typed.to_ascii_uppercase());
+    let known = STATES.into_iter().find(|state| name == bare(&state.to_string()) || name == bare(state.short()));
     known.or(other_name(&name)).ok_or_else(|| {
         let names: Vec<_> = STATES.iter().map(|state| state.short().to_ascii_lowercase()).collect();
         format!("no state is called {typed}; there are {}", names.join(" "))
     })
 }
 
-/// What else people call a state.
+/// What else people call a state, without dashes.
 fn other_name(name: &str) -> Option<State> {
     Some(match name {
-        "SYN-RECEIVED" | "SYN-RECV" | "SYN-RCVD" => State::SynReceived,
-        "FIN-WAIT1" | "FIN-WAIT-1" => State::FinWait1,
-        "FIN-WAIT2" | "FIN-WAIT-2" => State::FinWait2,
+        "SYNRECEIVED" | "SYNRECV" | "SYNRCVD" => State::SynReceived,
         "LISTENING" => State::Listen,
         "CLOSE" => State::Closed,
         _ => return None,

@@ -33,7 +33,7 @@ pub(super) fn run(options: &Watch, out: &Output, stop: &Receiver<i32>) -> Result
     let deadline = options.limit.map(|limit| Instant::now() + limit);
     for number in 0.. {
         let next = Instant::now() + options.interval;
-        if let Some(ended) = print(&mut watcher, &calls, number > 0)? {
+        if let Some(ended) = print(&mut watcher, &calls, number > 0, deadline.is_none())? {
             return Ok(ended);
         }
         if let Some(why) = watcher.failed_check() {
@@ -61,8 +61,8 @@ pub(super) fn run(options: &Watch, out: &Output, stop: &Receiver<i32>) -> Result
     Ok(Ended::With(Exit::Done))
 }
 
-/// Prints the table as it is now, unless a signal comes before that is known.
-fn print(watcher: &mut Watcher, calls: &Calls<'_>, again: bool) -> Result<Option<Ended>, Failure> {
+/// Prints the table as it is now, and if it is the only one, that there is nothing in it, unless a signal comes before that is known.
+fn print(watcher: &mut Watcher, calls: &Calls<'_>, again: bool, once: bool) -> Result<Option<Ended>, Failure> {
     let out = calls.out;
     let want = if matches!(out.form(), Form::Json) { Want::all() } else { Want::INFO };
     let sockets = watcher.look_at_all(want)?;
@@ -90,6 +90,9 @@ fn print(watcher: &mut Watcher, calls: &Calls<'_>, again: bool) -> Result<Option
             let style = columns::Style { now: watcher.now(), ascii: stdout.ascii, names: watcher.names.as_ref() };
             let gap = if again { "\n" } else { "" };
             out.text(format!("{gap}{}", plain::table(wholes, style, stdout)));
+            if once && watcher.shown().is_empty() {
+                out.remark(format!("{}\n", watcher.nothing()));
+            }
         }
     }
     Ok(None)

@@ -79,6 +79,8 @@ pub(crate) struct Row {
     pub(crate) changed: Cells,
     /// When it came into its state.
     pub(crate) since: Since,
+    /// Whether `since` is when it was seen to happen.
+    pub(crate) told: bool,
     /// It did so after this, when the look began that it was not yet seen by in that state (zero: nobody had looked), ...
     pub(crate) after: Moment,
     /// ... and by this, when the look had ended that it was.
@@ -170,7 +172,7 @@ impl Table {
         if row.state != socket.state {
             changed |= Cells::STATE;
             row.state = socket.state;
-            row.since = Since { at: now, known: true };
+            (row.since, row.told) = (Since { at: now, known: true }, false);
             (row.after, row.by) = (self.before, Moment::MAX);
         }
         changed.set(Cells::RECEIVE_QUEUE, row.receive_queue != socket.receive_queue);
@@ -248,6 +250,15 @@ impl Table {
         self.rows.get(number as usize)?.as_ref()
     }
 
+    /// Keeps of each row that came into its state since we look when that was seen to happen, if `seen` says so.
+    pub(crate) fn keep_times(&mut self, seen: impl Fn(&Row) -> Option<Since>) {
+        for row in self.rows.iter_mut().flatten().filter(|row| row.since.known && !row.told) {
+            if let Some(since) = seen(row) {
+                (row.since, row.told) = (since, true);
+            }
+        }
+    }
+
     /// The row of the socket with this cookie, by number.
     pub(crate) fn find(&self, cookie: u64) -> Option<u32> {
         self.by_cookie.get(&cookie).copied()
@@ -282,6 +293,7 @@ impl Table {
             // All of it is new, unless everything is.
             changed: if first { Cells::empty() } else { Cells::all() },
             since,
+            told: false,
             after: self.before,
             by: Moment::MAX,
             gone: None,
@@ -310,11 +322,11 @@ impl Table {
 
     /// Has row `heir` go on for row `number`, and returns its cookie: it is the same connection to everybody who looks.
     fn inherit(&mut self, heir: u32, number: u32) -> u64 {
-        let old = self.rows[number as usize].as_ref().map(|row| (row.state, (row.since, row.after, row.by)));
+        let old = self.rows[number as usize].as_ref().map(|row| (row.state, (row.since, row.told, row.after, row.by)));
         let row = self.rows[heir as usize].as_mut().expect("a new row is there");
         row.changed = Cells::empty();
         match old {
-            Some((state, began)) if state == row.state => (row.since, row.after, row.by) = began,
+            Some((state, began)) if state == row.state => (row.since, row.told, row.after, row.by) = began,
             _ => row.changed = Cells::STATE,
         }
         row.cookie
@@ -324,7 +336,7 @@ impl Table {
         let before = self.before;
         let row = self.rows[number as usize].as_mut().expect("a row that is there");
         row.state = State::Closed;
-        row.since = Since { at: now, known: true };
+        (row.since, row.told) = (Since { at: now, known: true }, false);
         (row.after, row.by) = (before, now);
         row.gone = Some(now);
         row.changed = Cells::STATE;

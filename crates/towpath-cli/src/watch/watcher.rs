@@ -86,6 +86,7 @@ impl Watcher {
 
     /// Takes in what came of a look.
     fn settle(&mut self, looked: &Looked) {
+        self.keep_times();
         self.lives.forget_ended(self.now);
         if looked.removed {
             self.ranked.retain(|&number| self.table.row(number).is_some());
@@ -96,6 +97,11 @@ impl Watcher {
             self.source.learn_owners(all(), all());
         }
         self.arrange(!looked.new.is_empty());
+    }
+
+    /// What the lives know of the rows' states stays known until these change, whatever happens to the lives meanwhile.
+    fn keep_times(&mut self) {
+        self.table.keep_times(|row| told(&self.lives, row));
     }
 
     /// Puts the rows in order anew, after the order or what is shown was changed.
@@ -186,6 +192,7 @@ impl Watcher {
                 self.filter.passes_by_address(&subject).then(|| self.lives.note(change))
             }
             _ => {
+                self.keep_times();
                 self.lives.distrust();
                 None
             }
@@ -232,6 +239,14 @@ impl Watcher {
         self.shown.iter().filter(|&&number| self.table.row(number).is_some_and(|row| row.gone.is_none())).count()
     }
 
+    /// What is to be said where no row is shown.
+    pub(crate) fn nothing(&self) -> String {
+        match self.filter.is_empty() {
+            true => "no TCP socket".to_owned(),
+            false => format!("no socket passes {}", self.filter),
+        }
+    }
+
     /// When we last looked.
     pub(crate) fn now(&self) -> Moment {
         self.now
@@ -249,5 +264,46 @@ impl Watcher {
 
 /// When `row` came into its state: as it was seen to happen, or else as looks tell.
 fn since(lives: &Lives, row: &Row) -> Since {
-    lives.since(&row.ends(), row.state, row.after..=row.by).unwrap_or(row.since)
+    if row.told { row.since } else { told(lives, row).unwrap_or(row.since) }
+}
+
+/// When `row` was seen to come into its state.
+fn told(lives: &Lives, row: &Row) -> Option<Since> {
+    lives.since(&row.ends(), row.state, row.after..=row.by)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::args::View;
+
+    #[test]
+    fn a_row_keeps_its_time_until_the_next_look_whatever_happens_meanwhile() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (interval, view) = (Duration::from_secs(1), View::Screen);
+        let (limit, checks, cumulative, resolve) = (None, vec![], false, false);
+        let filter = addr.to_string().parse().unwrap();
+        let options = Watch { filter, interval, view, limit, checks, cumulative, resolve };
+        let mut watcher = Watcher::new(&options).unwrap();
+        watcher.look().unwrap();
+        let stream = TcpStream::connect(addr).unwrap();
+        let ends = (stream.local_addr().unwrap(), Some(addr));
+        let step = |old, new| Step { at: monotonic(), exact: true, ends, old, new, since: None };
+        let began = watcher.lives.add(step(State::SynSent, State::Established)).at;
+        std::thread::sleep(Duration::from_millis(5));
+        watcher.look().unwrap();
+        let number = watcher.shown().iter().copied().find(|&number| watcher.whole(number).unwrap().row.ends() == ends);
+        let since = |watcher: &Watcher| watcher.whole(number.unwrap()).unwrap().since;
+        assert_eq!(since(&watcher), Since { at: began, known: true });
+        for (old, new) in [(State::Established, State::Closed), (State::Closed, State::Established)] {
+            watcher.lives.add(step(old, new));
+            assert_eq!(since(&watcher).at, began);
+        }
+        watcher.hear(&Event::Lost(1));
+        assert_eq!(since(&watcher).at, began);
+    }
 }

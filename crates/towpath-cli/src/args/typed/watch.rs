@@ -20,7 +20,7 @@ pub(in crate::args) struct Watch {
     pub(in crate::args) filter: Vec<String>,
 
     /// How often to look: 200ms, 2s, 1m
-    #[arg(short = 'n', long, value_name = "DUR", default_value = "2s", value_parser = positive_duration)]
+    #[arg(short = 'n', long, value_name = "DUR", default_value = "2s", value_parser = some_time)]
     pub(in crate::args) interval: Duration,
 
     /// Print one table, and exit
@@ -43,7 +43,7 @@ pub(in crate::args) struct Watch {
     /// End after DUR: 10s, 5m
     ///
     /// When stdout is no terminal, there is a table for each look until then.
-    #[arg(long = "for", id = "for_time", value_name = "DUR", value_parser = positive_duration)]
+    #[arg(long = "for", id = "for_time", value_name = "DUR", value_parser = some_time)]
     pub(in crate::args) for_time: Option<Duration>,
 
     /// Exit 9 as soon as EXPR holds: 'count(state:close-wait)>0', 'close-wait>5s'
@@ -60,6 +60,14 @@ pub(in crate::args) struct Watch {
     /// Show host names instead of addresses, where the resolver knows some
     #[arg(long)]
     pub(in crate::args) resolve: bool,
+}
+
+/// As elsewhere, but for nothing without a unit no unit is proposed.
+fn some_time(typed: &str) -> Result<Duration, String> {
+    if !typed.is_empty() && typed.bytes().all(|b| b == b'0') {
+        return Err("it must be more than nothing; write 200ms, 2s or 1m".to_owned());
+    }
+    positive_duration(typed)
 }
 
 pub(super) const ABOUT_WATCH: &str = concat!(

@@ -61,7 +61,7 @@ fn what_cannot_be_meant_is_refused() {
         ("close-wait", "nothing is compared"),
         ("close-wait>5", "it has no unit; try 5s"),
         ("close-wait>", "nothing to compare with"),
-        ("closewait>5s", "is neither a state nor count(FILTER)"),
+        ("closed-wait>5s", "is neither a state nor count(FILTER)"),
         ("count(>0", "a bracket is not closed"),
         ("count(state:x)>0", "no state is called x"),
         ("sum()>0", "nothing is called \"sum\""),

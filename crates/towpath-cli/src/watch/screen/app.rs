@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use towpath_diag::{Event, Socket, Source};
 
 use super::super::columns::{self, Column, Style, Tone};
+use super::super::events::wall_time;
 use super::super::filter::Filter;
 use super::super::table::Ends;
 use super::super::watcher::Watcher;
@@ -26,6 +27,7 @@ const TABLE_HINTS: &str =
     "q quit  ? help  ↑↓ choose  Enter detail  / filter  s S sort  space pause  e t T show  w capture";
 const TABLE_HINTS_ASCII: &str =
     "q quit  ? help  up/down choose  Enter detail  / filter  s S sort  space pause  e t T show  w capture";
+const OWNERS_HINT: &str = "owners: your own only (sudo for all)";
 const PAGE_HINTS: &str = "q back  ↑↓ PgUp PgDn turn  space pause  w capture";
 const PAGE_HINTS_ASCII: &str = "q back  up/down PgUp PgDn turn  space pause  w capture";
 
@@ -62,7 +64,7 @@ pub(super) struct App {
     paused: bool,
     /// How many changes there were when we paused.
     paused_at: u64,
-    /// The time of day of the last look.
+    /// The time of day when the last look began.
     clock: Timestamp,
     shows_history: bool,
     shows_tasks: bool,
@@ -71,6 +73,8 @@ pub(super) struct App {
     message: Option<(String, Tone)>,
     /// What a capture has come to, while there is one.
     recording: Option<String>,
+    /// The first of the last line, where owners are not to be seen.
+    owners_hint: Option<String>,
 }
 
 /// What lies over the table.
@@ -117,6 +121,7 @@ impl App {
             prompt: None,
             message: None,
             recording: None,
+            owners_hint: None,
         }
     }
 
@@ -166,7 +171,7 @@ impl App {
     /// Looks at the sockets again.
     pub(super) fn look(&mut self) -> Result<(), Failure> {
         let looked = self.watcher.look()?;
-        self.clock = Timestamp::now();
+        self.clock = wall_time(self.watcher.now());
         for (old, new) in looked.renamed {
             if self.chosen == Some(old) {
                 self.chosen = Some(new);
@@ -331,6 +336,8 @@ impl App {
         if !self.paused {
             self.watcher.look_closer(&visible);
         }
+        let hidden = !rustix::process::geteuid().is_root() && visible.iter().any(|&number| self.hides_owner(number));
+        self.owners_hint = hidden.then(|| format!("{OWNERS_HINT}  {}", self.table_hints()));
         if let Some(Page { what: What::Detail(_), .. }) = &self.page {
             let lines = self.detail_lines();
             if let (Some(lines), Some(page)) = (lines, &mut self.page) {
@@ -351,6 +358,16 @@ impl App {
         Scene { look: self.look, header: self.header(), body, status: self.status() }
     }
 
+    /// Whether a process has this socket that we may not see.
+    fn hides_owner(&self, number: u32) -> bool {
+        let whole = self.watcher.whole(number);
+        whole.is_some_and(|whole| whole.row.inode.is_some() && whole.row.gone.is_none() && whole.owners.is_empty())
+    }
+
+    fn table_hints(&self) -> &'static str {
+        if self.look.ascii { TABLE_HINTS_ASCII } else { TABLE_HINTS }
+    }
+
     /// The chosen row keeps its mark wherever it goes, and stays in sight.
     fn settle(&mut self) {
         let shown = self.watcher.shown();
@@ -369,12 +386,8 @@ impl App {
         let wholes = visible.iter().filter_map(|&number| self.watcher.whole(number));
         let rows = wholes.map(|whole| columns.iter().map(|column| column.cell(&whole, style)).collect()).collect();
         let history = self.shows_history.then(|| self.history());
-        let empty = if self.watcher.filter.is_empty() {
-            "no TCP socket".to_owned()
-        } else {
-            format!("no socket passes {}", self.watcher.filter)
-        };
-        Table { columns, rows, chosen: Some(self.place - self.top.min(self.place)), empty, history }
+        let chosen = Some(self.place - self.top.min(self.place));
+        Table { columns, rows, chosen, empty: self.watcher.nothing(), history }
     }
 
     fn history(&self) -> History {
@@ -429,8 +442,7 @@ impl App {
             (Some((text, tone)), _, _) => Status::Message { text, tone: *tone },
             (None, Some(_), false) => Status::Hints(PAGE_HINTS),
             (None, Some(_), true) => Status::Hints(PAGE_HINTS_ASCII),
-            (None, None, false) => Status::Hints(TABLE_HINTS),
-            (None, None, true) => Status::Hints(TABLE_HINTS_ASCII),
+            (None, None, _) => Status::Hints(self.owners_hint.as_deref().unwrap_or_else(|| self.table_hints())),
         }
     }
 

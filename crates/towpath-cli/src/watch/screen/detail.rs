@@ -238,8 +238,9 @@ impl Page {
 /// The time of day of a change of state, in fifteen cells, and what it was.
 pub(super) fn step_text(step: &Step, now: Moment, clock: Timestamp, ascii: bool) -> (String, String) {
     let arrow = if ascii { "->" } else { "→" };
-    let ago = jiff::SignedDuration::try_from(now.saturating_sub(step.at)).unwrap_or_default();
-    let at = clock.checked_sub(ago).unwrap_or(clock).to_zoned(TimeZone::system());
+    // It may have come after the last look, whose time of day is known.
+    let later = |span| jiff::SignedDuration::try_from(span).unwrap_or_default();
+    let at = clock.checked_add(later(step.at) - later(now)).unwrap_or(clock).to_zoned(TimeZone::system());
     // What was only seen in a look is not known to the microsecond.
     let time = at.strftime(if step.exact { "%H:%M:%S%.6f" } else { "%H:%M:%S%.1f" }).to_string();
     let after = step.since.map(|since| format!("  after {}", units::time(step.at.saturating_sub(since), ascii)));
@@ -267,5 +268,25 @@ fn number_with_unit(name: &str, number: u64) -> String {
         units::bytes(number)
     } else {
         number.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_has_its_own_time_also_after_the_last_look() {
+        let (now, clock) = (Duration::from_secs(100), Timestamp::UNIX_EPOCH);
+        let time = |at: Duration| {
+            let ends = (([127, 0, 0, 1], 1).into(), None);
+            let step = Step { at, exact: true, ends, old: State::Established, new: State::CloseWait, since: None };
+            step_text(&step, now, clock, false).0
+        };
+        let seconds = |time: String| time.rsplit_once(':').unwrap().1.to_owned();
+        assert_eq!(seconds(time(now)), "00.000000");
+        assert_eq!(seconds(time(now - Duration::from_micros(1))), "59.999999");
+        assert_eq!(seconds(time(now + Duration::from_millis(1_500))), "01.500000");
+        assert_eq!(seconds(time(now + Duration::from_micros(1_500_001))), "01.500001");
     }
 }

@@ -74,7 +74,7 @@ pub(super) struct History {
 /// The last line.
 #[derive(Debug)]
 pub(super) enum Status<'a> {
-    Hints(&'static str),
+    Hints(&'a str),
     Message {
         text: &'a str,
         tone: Tone,

@@ -187,7 +187,8 @@ fn explain(error: &OpenError) -> String {
     match error {
         OpenError::NotPermitted(_) => {
             let program = std::env::current_exe().map_or_else(|_| "towpath".into(), |path| path.display().to_string());
-            format!("w: capturing needs CAP_NET_RAW; try: sudo towpath watch, or sudo setcap cap_net_raw+ep {program}")
+            // The middle is what is cut where there is no room.
+            format!("w needs root: sudo towpath watch; or once: sudo setcap cap_net_raw+ep {program}")
         }
         other => format!("w: {other}"),
     }

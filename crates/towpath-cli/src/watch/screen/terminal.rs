@@ -9,13 +9,15 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ratatui::Terminal;
-use ratatui::backend::CrosstermBackend;
+use ratatui::backend::{Backend, ClearType, CrosstermBackend, WindowSize};
+use ratatui::buffer::Cell;
 use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
     enable_raw_mode,
 };
 use ratatui::crossterm::{execute, queue};
+use ratatui::layout::{Position, Size};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::output::write_stdout;
@@ -25,7 +27,7 @@ static OURS: AtomicBool = AtomicBool::new(false);
 
 /// The terminal, ours.
 pub(super) struct Screen {
-    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    terminal: Terminal<Measured>,
 }
 
 impl Screen {
@@ -42,7 +44,7 @@ impl Screen {
         take()?;
         // A whole screen at once, so that it does not flicker.
         let out = BufWriter::with_capacity(64 * 1024, Stdout);
-        let terminal = Terminal::new(CrosstermBackend::new(out)).inspect_err(|_| give_back())?;
+        let terminal = Terminal::new(Measured(CrosstermBackend::new(out))).inspect_err(|_| give_back())?;
         Ok(Screen { terminal })
     }
 
@@ -62,9 +64,9 @@ impl Screen {
 
     /// Draws a frame, which terminals that know how show all at once.
     pub(super) fn draw(&mut self, draw: impl FnOnce(&mut ratatui::Frame<'_>)) -> io::Result<()> {
-        queue!(self.terminal.backend_mut(), BeginSynchronizedUpdate)?;
+        queue!(self.terminal.backend_mut().0, BeginSynchronizedUpdate)?;
         self.terminal.draw(draw)?;
-        execute!(self.terminal.backend_mut(), EndSynchronizedUpdate)
+        execute!(self.terminal.backend_mut().0, EndSynchronizedUpdate)
     }
 
     /// Its width and height in cells.
@@ -108,6 +110,67 @@ fn takes_more() -> bool {
     poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], Some(&moment)).is_ok_and(|ready| ready > 0)
 }
 
+/// What a terminal that does not know its size is taken for: a serial line has none.
+const USUAL: Size = Size { width: 80, height: 24 };
+
+/// The size that is drawn for, where the kernel says `size`.
+fn known(size: Size) -> Size {
+    let or = |cells, usual| if cells == 0 { usual } else { cells };
+    Size { width: or(size.width, USUAL.width), height: or(size.height, USUAL.height) }
+}
+
+/// A terminal that always has a size.
+struct Measured(CrosstermBackend<BufWriter<Stdout>>);
+
+impl Backend for Measured {
+    type Error = io::Error;
+
+    fn draw<'a, I: Iterator<Item = (u16, u16, &'a Cell)>>(&mut self, content: I) -> io::Result<()> {
+        self.0.draw(content)
+    }
+
+    fn append_lines(&mut self, count: u16) -> io::Result<()> {
+        self.0.append_lines(count)
+    }
+
+    fn hide_cursor(&mut self) -> io::Result<()> {
+        self.0.hide_cursor()
+    }
+
+    fn show_cursor(&mut self) -> io::Result<()> {
+        self.0.show_cursor()
+    }
+
+    fn get_cursor_position(&mut self) -> io::Result<Position> {
+        self.0.get_cursor_position()
+    }
+
+    fn set_cursor_position<P: Into<Position>>(&mut self, position: P) -> io::Result<()> {
+        self.0.set_cursor_position(position)
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        self.0.clear()
+    }
+
+    fn clear_region(&mut self, region: ClearType) -> io::Result<()> {
+        self.0.clear_region(region)
+    }
+
+    fn size(&self) -> io::Result<Size> {
+        self.0.size().map(known)
+    }
+
+    fn window_size(&mut self) -> io::Result<WindowSize> {
+        let size = self.0.window_size()?;
+        Ok(WindowSize { columns_rows: known(size.columns_rows), ..size })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Backend::flush(&mut self.0)
+    }
+}
+
 /// stdout without std's buffer and lock, which a thread that panics may hold.
 struct Stdout;
 
@@ -137,6 +200,12 @@ mod tests {
             std::thread::spawn(|| panic!("as planned")).join().unwrap_err();
             assert!(!is_ours(), "another thread's panic gives it back too");
         }
+    }
+
+    #[test]
+    fn a_terminal_without_a_size_has_the_usual_one() {
+        let sizes = [(0, 0), (0, 50), (132, 0), (1, 1)].map(|(width, height)| known(Size { width, height }));
+        assert_eq!(sizes.map(|size| (size.width, size.height)), [(80, 24), (80, 50), (132, 24), (1, 1)]);
     }
 
     #[test]

@@ -33,6 +33,22 @@ fn look(table: &mut Table, seconds: u64, sockets: &[Seen<'_>]) -> Looked {
     table.end(at(seconds), true)
 }
 
+#[test]
+fn a_time_that_was_told_is_kept_as_long_as_the_state() {
+    let mut table = Table::new(false);
+    look(&mut table, 0, &[socket(1, State::Established, 1)]);
+    look(&mut table, 2, &[socket(1, State::Established, 1), socket(2, State::Established, 2)]);
+    let since = |seconds| Since { at: at(seconds), known: true };
+    for told in [1, 2] {
+        table.keep_times(|_| Some(since(told)));
+        assert_eq!((row(&table, 1).since.known, row(&table, 2).since), (false, since(1)), "the first is kept");
+    }
+    look(&mut table, 4, &[socket(1, State::Established, 1), socket(2, State::CloseWait, 2)]);
+    assert_eq!(row(&table, 2).since, since(4));
+    table.keep_times(|_| Some(since(3)));
+    assert_eq!(row(&table, 2).since, since(3));
+}
+
 fn row(table: &Table, cookie: u64) -> &Row {
     table.row(table.find(cookie).expect("there is a row")).unwrap()
 }
