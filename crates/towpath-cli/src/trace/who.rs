@@ -147,7 +147,8 @@ impl Desk {
         // Until it is accepted, it is its listener's. One that listens at every address is meant only if there is a socket
         // here, for the server may be elsewhere.
         let port = ends.server.port();
-        let anywhere = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
+        let anywhere =
+            [SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
         let anywhere = if server.is_some() { &anywhere[..] } else { &[] };
         let server = server.filter(|socket| socket.inode.is_some()).or_else(|| {
             let mut places = std::iter::once(&ends.server).chain(anywhere);
