@@ -12,7 +12,7 @@ use anstyle::{AnsiColor, Style};
 use super::endpoint::{Arm, Channel, Dump, Task};
 use crate::output::look::Look;
 use crate::output::{text, units};
-use crate::trace::fit::width;
+use crate::trace::fit::{parts, width};
 use crate::watch::columns::cut;
 
 const COLUMNS: [&str; 12] =
@@ -24,7 +24,7 @@ const TROUBLE: Style = AnsiColor::Red.on_default().bold();
 
 /// What a task waits on, and how much of it is kept while there are columns to its right that can go.
 const ON: usize = 5;
-const ON_AT_LEAST: usize = 34;
+const ON_AT_LEAST: usize = 28;
 /// Between columns.
 const GAP: &str = "  ";
 
@@ -95,13 +95,21 @@ fn fitting(widths: &[usize], room: usize) -> Vec<usize> {
 fn line(cells: &[String], widths: &[usize], look: Look) -> String {
     let mut line = String::new();
     for (cell, &room) in cells.iter().zip(widths) {
-        let cell = cut(cell, room, look.ascii);
+        let cell = shortened(cell, room, look);
         line += &cell;
         line.extend(std::iter::repeat_n(' ', room - width(&cell)));
         line += GAP;
     }
     line.truncate(line.trim_end().len());
     line
+}
+
+/// `cell` in at most `room` columns. Of a list the beginning is kept; of addresses both ends say more.
+fn shortened(cell: &str, room: usize, look: Look) -> String {
+    if !cell.contains(", ") || width(cell) <= room || room < 4 {
+        return cut(cell, room, look.ascii);
+    }
+    format!("{}{}", parts(cell, room - 1)[0], if look.ascii { '~' } else { '…' })
 }
 
 fn cells(task: &Task, look: Look) -> [String; COLUMNS.len()] {
@@ -245,17 +253,19 @@ TASK  NAME  STATE    OP    FD  ON                                 COOKIE  SINCE 
         };
         let long = "[2001:db8:1234:5678:9abc:def0:1234:5678]:39792";
         let dump = dump(vec![reads("127.0.0.1:39792"), reads(long)]);
+        let look = Look { ascii: false, ..PLAIN };
         for room in 1..200 {
-            for row in text(&dump, PLAIN, Some(room)).lines().skip(1) {
+            for row in text(&dump, look, Some(room)).lines().skip(1) {
                 assert!(width(row) <= room, "{room}: {row:?}");
             }
         }
-        let row = |room| text(&dump, PLAIN, Some(room)).lines().last().unwrap().to_owned();
-        assert_eq!(row(80), "#3    日本  waiting  read  9   127.0.0.1:8330 -> [2001:db8:123~  4097    2.1 s");
-        assert_eq!(row(40), "#3    日本  waiting  read  9   127.0.0.~");
+        let row = |room| text(&dump, look, Some(room)).lines().last().unwrap().to_owned();
+        assert_eq!(row(80), "#3    日本  waiting  read  9   127.0.0.1:8330 →…:1234:5678]:39792  4097    2.1 s");
+        assert_eq!(row(40), "#3    日本  waiting  read  9   127.…9792");
         assert_eq!(row(12), "#3    日本");
-        let whole = text(&dump, PLAIN, None);
-        assert!(whole.contains(long) && whole == text(&dump, PLAIN, Some(200)), "{whole}");
+        assert_eq!(shortened("recv channel ab (0 of 1), join #5", 14, PLAIN), "recv channel ~");
+        let whole = text(&dump, look, None);
+        assert!(whole.contains(long) && whole == text(&dump, look, Some(200)), "{whole}");
     }
 
     #[test]
