@@ -11,11 +11,13 @@ mod watch;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::net::Ipv6Addr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser as _};
 use clap_complete::Shell;
 use regex::bytes::{Regex, RegexBuilder};
@@ -144,7 +146,12 @@ pub(crate) enum NotMeant {
 
 /// Reads a command line, program name first.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, NotMeant> {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    // For those who type it as a word.
+    if arguments.get(1).is_some_and(|word| word == "help") {
+        arguments.remove(1);
+        arguments.push("--help".into());
+    }
     let typed = Typed::try_parse_from(&arguments).map_err(|e| refusal(e, &arguments))?;
     let form = form(&typed.common);
     let command = match typed.command {
@@ -174,17 +181,46 @@ fn form(common: &typed::Common) -> Form {
 }
 
 /// Programs get an object also for a command line that clap refuses; people get clap's own explanation.
-fn refusal(error: clap::Error, arguments: &[OsString]) -> NotMeant {
+fn refusal(mut error: clap::Error, arguments: &[OsString]) -> NotMeant {
     use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     let asked = matches!(error.kind(), DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion);
+    let whole = host_and_port(&error, arguments);
     if asked || !arguments.iter().any(|a| a == "--json") {
+        if let Some(whole) = whole {
+            let tip = vec![format!("try {whole}").into()];
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tip));
+        }
         return NotMeant::Clap(error);
     }
     let text = error.render().to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let what = first.strip_prefix("error: ").unwrap_or(first);
-    let failure = Failure::new(Exit::Usage, what).hint("For the options: towpath --help");
+    let first: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let first = first.join(" ");
+    let what = first.strip_prefix("error: ").unwrap_or(&first);
+    let known = Typed::command();
+    let name = arguments.iter().skip(1).find_map(|a| known.find_subcommand(a)).map(clap::Command::get_name);
+    let hint = match (whole, name) {
+        (Some(whole), _) => format!("Try {whole}"),
+        (None, Some(name)) => format!("For the options: towpath {name} --help"),
+        (None, None) => "For the options: towpath --help".to_owned(),
+    };
+    let failure = Failure::new(Exit::Usage, what).hint(hint);
     NotMeant::Failure(Form::Json, failure)
+}
+
+/// The address that was typed in two words, as netcat takes it: `127.0.0.1 8330`.
+fn host_and_port(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(port)) = error.get(ContextKind::InvalidArg) else { return None };
+    let takes_one = arguments.iter().any(|a| a == "dial" || a == "serve");
+    if error.kind() != ErrorKind::UnknownArgument || !takes_one || port.starts_with('-') || port.contains(':') {
+        return None;
+    }
+    let at = arguments.iter().rposition(|a| a == port.as_str())?;
+    let host = arguments[at.checked_sub(1)?].to_str()?;
+    if host.parse::<Ipv6Addr>().is_ok() {
+        return Some(format!("[{host}]:{port}"));
+    }
+    let is_host = !host.starts_with('-') && !host.contains(':') && !host.bytes().all(|b| b.is_ascii_digit());
+    is_host.then(|| format!("{host}:{port}"))
 }
 
 impl From<typed::Serve> for Serve {
@@ -266,6 +302,16 @@ fn address(typed: &str) -> Result<String, String> {
     let port_alone = !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_digit());
     let colon = if port_alone { ":" } else { "" };
     Ok(format!("{colon}{typed}"))
+}
+
+/// How many: one or more.
+fn count<N: FromStr>(typed: &str) -> Result<N, String> {
+    let is_number = !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_digit());
+    typed.parse().map_err(|_| match is_number {
+        true if typed.bytes().all(|b| b == b'0') => "it must be at least 1".to_owned(),
+        true => "it is too large".to_owned(),
+        false => "it is no whole number".to_owned(),
+    })
 }
 
 /// A word of a filter, which clap refuses by itself when it cannot be meant.

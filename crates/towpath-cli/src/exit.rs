@@ -89,7 +89,7 @@ impl Failure {
         let failure = Failure::new(Exit::of(error), reason(error));
         let (host, port) = split(addr);
         match failure.exit {
-            Exit::Usage => failure.hint(ADDRESS_FORMS),
+            Exit::Usage => failure.hint(address_hint(addr)),
             Exit::Refused => failure.hint(format!("Nothing listens there; try: towpath serve {port}")),
             Exit::TimedOut => failure.hint(format!(
                 "Nothing came back within {}: no such host, or something drops what we send; \
@@ -107,6 +107,7 @@ impl Failure {
     /// `towpath serve` could not listen at `addr`.
     pub(crate) fn listen(addr: &str, error: io::Error) -> Failure {
         let exit = Exit::of(&error);
+        let not_available = error.kind() == ErrorKind::AddrNotAvailable;
         // A wrong address or an unknown name says by itself what was tried.
         let says_it = matches!(exit, Exit::Usage | Exit::NameNotFound);
         let what = if says_it || op_error(&error).is_some() {
@@ -117,9 +118,10 @@ impl Failure {
         let failure = Failure::new(exit, what);
         let (host, port) = split(addr);
         match exit {
-            Exit::Usage => failure.hint(ADDRESS_FORMS),
+            Exit::Usage => failure.hint(address_hint(addr)),
+            _ if not_available => failure.hint("No interface has this address; to see which there are: ip addr"),
             Exit::AddressInUse => failure.hint(format!(
-                "To see who has it: ss -ltnp 'sport = :{port}'; to take any free port: towpath serve {host}:0"
+                "To see who has it: towpath watch {port}, or ss -ltnp 'sport = :{port}'; to take any free port: towpath serve {host}:0"
             )),
             Exit::NoPermission => {
                 failure.hint(format!("Ports below 1024 are for the privileged; try: towpath serve {host}:8330"))
@@ -145,6 +147,19 @@ impl Failure {
 
 /// What an address may look like, for those who wrote another.
 const ADDRESS_FORMS: &str = "An address is 8330, :8330, localhost:8330, 192.0.2.1:http or [::1]:8330";
+
+/// What to write instead of an address that is none. A URL has one in it.
+fn address_hint(addr: &str) -> String {
+    let Some((scheme, rest)) = addr.split_once("://") else { return ADDRESS_FORMS.to_owned() };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    match (host, has_port) {
+        ("", _) => ADDRESS_FORMS.to_owned(),
+        (host, true) => format!("Without scheme and path it is an address; try {host}"),
+        (host, false) => format!("Without scheme and path it is an address; try {host}:{scheme}"),
+    }
+}
 
 /// An error's text as part of a sentence: the system's without its number and its capital.
 pub(crate) fn reason(error: &io::Error) -> String {
@@ -213,6 +228,26 @@ mod tests {
         let failure = Failure::listen("127.0.0.1:8330", os(libc::EADDRINUSE));
         assert_eq!(failure.what, "listen tcp 127.0.0.1:8330: bind: address already in use");
         assert!(failure.hint.unwrap().ends_with("towpath serve 127.0.0.1:0"));
+    }
+
+    #[test]
+    fn an_address_is_made_of_a_url() {
+        for (url, address) in [
+            ("http://localhost:8330/", "localhost:8330"),
+            ("https://me@example.org/a:b?c", "example.org:https"),
+            ("http://[::1]", "[::1]:http"),
+            ("tcp://[::1]:80#x", "[::1]:80"),
+        ] {
+            assert!(address_hint(url).ends_with(&format!("; try {address}")), "{}", address_hint(url));
+        }
+        assert_eq!(address_hint("http://"), ADDRESS_FORMS);
+        assert_eq!(address_hint("localhost"), ADDRESS_FORMS);
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_told_with_where_to_look() {
+        let failure = Failure::listen("10.9.9.9:8330", os(libc::EADDRNOTAVAIL));
+        assert_eq!((failure.exit, failure.hint.unwrap().ends_with(": ip addr")), (Exit::Other, true));
     }
 
     #[test]

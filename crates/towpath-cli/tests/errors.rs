@@ -76,6 +76,37 @@ fn a_wrong_address_names_its_wrong_part() {
 }
 
 #[test]
+fn host_and_port_apart_are_put_together() {
+    for (arguments, address) in [
+        (&["dial", "127.0.0.1", "8330"][..], "127.0.0.1:8330"),
+        (&["dial", "--hex", "::1", "http"], "[::1]:http"),
+        (&["serve", "localhost", "8330"], "localhost:8330"),
+    ] {
+        assert_has(&run(arguments).expect_code(2).stderr, &format!("tip: try {address}\n"));
+        let json = run([&["--json"], arguments].concat()).expect_code(2).stdout;
+        assert_has(&json, &format!("\"hint\":\"Try {address}\""));
+    }
+    assert!(!run(["dial", "127.0.0.1:80", "8330"]).expect_code(2).stderr.contains("tip: try"));
+    let done = run(["dial", "http://localhost:8330/"]).expect_code(2);
+    assert_has(&done.stderr, "; try localhost:8330\n");
+}
+
+#[test]
+fn help_is_also_a_word() {
+    for (word, option) in [(&["help"][..], &["--help"][..]), (&["help", "serve"], &["serve", "--help"])] {
+        assert_eq!(run(word).expect_code(0).stdout, run(option).expect_code(0).stdout);
+    }
+    assert_has(&run(["help", "nosuch"]).expect_code(2).stderr, "unrecognized subcommand");
+}
+
+#[test]
+fn no_times_are_refused_in_words() {
+    let done = run(["dial", "1", "--repeat", "0"]).expect_code(2);
+    assert_has(&done.stderr, "invalid value '0' for '--repeat <N>': it must be at least 1\n");
+    assert_has(&run(["serve", "--max", "many"]).expect_code(2).stderr, ": it is no whole number\n");
+}
+
+#[test]
 fn a_wrong_option_exits_2() {
     for arguments in [
         &["dial"][..],
@@ -170,7 +201,7 @@ fn an_address_in_use_exits_8() {
     let port = addr.port();
     let text = format!(
         "listen tcp {addr}: bind: address already in use. \
-         To see who has it: ss -ltnp 'sport = :{port}'; to take any free port: towpath serve 127.0.0.1:0"
+         To see who has it: towpath watch {port}, or ss -ltnp 'sport = :{port}'; to take any free port: towpath serve 127.0.0.1:0"
     );
     says(run(["serve", &addr.to_string()]), 8, &text);
 }
@@ -243,6 +274,7 @@ fn as_json_an_error_is_an_object_too() {
         (vec!["dial", "--json", "localhost"], 2),
         (vec!["dial", "--json"], 2),
         (vec!["--json", "serve", "--idle", "soon"], 2),
+        (vec!["--json", "nosuch"], 2),
     ] {
         let done = run(arguments).expect_code(code);
         assert_eq!(done.stderr, "");
@@ -251,4 +283,7 @@ fn as_json_an_error_is_an_object_too() {
         assert_eq!(object["exit"], code);
         assert!(object["error"].is_string() && object["hint"].is_string(), "{object}");
     }
+    let done = run(["--json", "dial"]).expect_code(2);
+    assert_has(&done.stdout, "required arguments were not provided: <ADDR>\"");
+    assert_has(&done.stdout, "\"For the options: towpath dial --help\"");
 }

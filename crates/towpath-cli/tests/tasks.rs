@@ -11,6 +11,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use common::terminal::OnTerminal;
 use common::{Finished, Running, assert_has, dial, missing, skipped, towpath};
 
 /// A folder for sockets that no other test looks into. It goes with this.
@@ -306,6 +307,25 @@ fn what_is_another_users_is_no_permission() {
     let finished = folder.run(&["tasks", &server.id().to_string()]);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(finished.stdout.starts_with(&format!("towpath-copy {}: ", server.id())), "{finished:?}");
+}
+
+#[test]
+fn on_a_terminal_rows_fit_its_width() {
+    let folder = Folder::new("narrow");
+    let (server, addr) = folder.serve(&[]);
+    let mut client = dial(addr, &[]);
+    client.wait_for("connected");
+    for (columns, has, has_not) in [(80, "SINCE", "WORKER"), (40, "ON", "COOKIE")] {
+        let arguments = ["tasks", &server.id().to_string()];
+        let mut terminal = OnTerminal::start(&arguments, (columns, 24), |command| folder.settle(command));
+        let screen = terminal.wait_until("the table", |screen| screen.contains("accept"));
+        let header = screen.lines().nth(1).unwrap();
+        assert!(header.starts_with("TASK") && header.contains(has) && !header.contains(has_not), "{screen}");
+        // What would not fit would go on in another line.
+        let rows = screen.lines().skip(2).filter(|line| !line.is_empty());
+        assert!(rows.clone().count() > 1 && rows.clone().all(|row| row.starts_with('#')), "{screen}");
+        terminal.finish();
+    }
 }
 
 #[test]

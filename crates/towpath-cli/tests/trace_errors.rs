@@ -63,8 +63,23 @@ fn an_interface_that_is_not_there_is_told_with_those_that_are() {
 
 #[test]
 fn a_file_that_is_not_there_or_no_file_is_told() {
-    fails(run(["trace", "-r", "/nonexistent/a.pcap"]), 1, "read /nonexistent/a.pcap: no such file or directory");
+    let hint = "To make one: sudo towpath trace --for 10s -w a.pcapng";
+    let text = format!("read /nonexistent/a.pcap: no such file or directory. {hint}");
+    fails(run(["trace", "-r", "/nonexistent/a.pcap"]), 1, &text);
     fails(run(["trace", "-r", "/"]), 1, "read /: is a directory");
+}
+
+#[test]
+fn a_connection_that_is_not_there_is_told_with_those_that_are() {
+    let path = format!("{}/tests/captures/refused.pcapng", env!("CARGO_MANIFEST_DIR"));
+    let shown = run(["trace", "-r", &path]).expect_code(0).stderr;
+    let there = shown.split(" of ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    assert_eq!(there, "1", "{shown}");
+    let text = format!("read {path}: there is no connection 9. There is 1 only; try: --conn 1");
+    let done = fails(run(["trace", "-r", &path, "--conn", "9"]), 1, &text);
+    assert_eq!(done.stdout, "");
+    let text = format!("read {path}: there is no connection 1. There is none that passes the filter");
+    fails(run(["trace", "-r", &path, "--conn", "1", "addr:192.0.2.77"]), 1, &text);
 }
 
 #[test]

@@ -134,9 +134,9 @@ fn one_connection_is_told_alone_under_its_number() {
     assert!(!done.stdout.contains("#1") && !done.stdout.contains("#3"), "{}", done.stdout);
     assert_has(&done.stdout, "clean");
     assert_has(&done.stderr, " of 1 connection");
-    let none = trace(&["--conn", "9"], "several", "100");
+    let none = run(["trace", "-r", &capture("several"), "--conn", "9"]).expect_code(1);
     assert_eq!(none.stdout, "");
-    assert_has(&none.stderr, "0 segments of 0 connections");
+    assert_has(&none.stderr, ": there is no connection 9. There are 1 to ");
 }
 
 #[test]

@@ -6,8 +6,9 @@ mod common;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use apart::{apart, connect, do_it, has_tracepoints, listen, objects, scratch, trace};
 use common::{PATIENCE, Running, assert_has, missing, run, skipped, towpath};
@@ -162,6 +163,30 @@ fn comments_say_which_process_and_task_has_a_connection() {
         }
         std::fs::remove_file(file).unwrap();
         std::fs::remove_dir_all(folder).unwrap();
+    });
+}
+
+#[test]
+fn a_server_that_accepts_late_is_named_all_the_same() {
+    apart("a_server_that_accepts_late_is_named_all_the_same", || {
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut trace = trace(&["--lines", &port.to_string()]);
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let mut wait_for = |text: &str| {
+            let begun = Instant::now();
+            while !trace.everything_by_now().contains(text) {
+                assert!(begun.elapsed() < PATIENCE, "no {text:?} in {}", trace.everything());
+                client.write_all(b"x").unwrap();
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        let command = std::fs::read_to_string("/proc/self/comm").unwrap();
+        let server = format!(", server {} {}/", command.trim_end(), std::process::id());
+        // It is its listener's until then.
+        wait_for(&format!("{server}{}\n", listener.as_raw_fd()));
+        let accepted = listener.accept().unwrap().0;
+        wait_for(&format!("{server}{}\n", accepted.as_raw_fd()));
     });
 }
 

@@ -156,8 +156,8 @@ fn a_condition_on_time_needs_time() {
 
 #[test]
 fn what_is_no_subcommand_is_refused() {
-    for word in ["nosuch", "help"] {
-        assert!(refused(word).contains("unrecognized subcommand"), "{word}");
+    for line in ["nosuch", "help nosuch"] {
+        assert!(refused(line).contains("unrecognized subcommand"), "{line}");
     }
     assert!(refused("").contains("Usage"));
 }

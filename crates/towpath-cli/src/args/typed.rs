@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::{Target, address, duration, positive_duration, target};
+use super::{Target, address, count, duration, positive_duration, target};
 use crate::output::look::Color;
 
 /// Serve and dial TCP, and see what happens on the way
@@ -24,7 +24,7 @@ use crate::output::look::Color;
     version,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "For more: towpath --help, towpath serve --help, towpath dial --help, towpath watch --help, towpath trace --help",
+    after_help = "For more: towpath --help; towpath serve --help, and so for dial, watch, trace, tour and tasks",
     after_long_help = ABOUT_ALL
 )]
 pub(super) struct Typed {
@@ -176,7 +176,7 @@ pub(super) struct Serve {
     /// Serve at most N connections at once
     ///
     /// The others wait in the kernel's queue, connected as far as they can tell, until one of the N ends.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<NonZeroUsize>)]
     pub(super) max: Option<NonZeroUsize>,
 
     /// Close a connection on which nothing arrived for DUR: 200ms, 5s, 1m30s
@@ -274,7 +274,7 @@ pub(super) struct Dial {
     ///
     /// Stdin, unless it is a terminal, is read to its end first (at most 16 MiB) and sent each time. The exit code is
     /// that of the first dial that failed.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<NonZeroU32>)]
     pub(super) repeat: Option<NonZeroU32>,
 
     /// With --repeat: the time from one dial to the next

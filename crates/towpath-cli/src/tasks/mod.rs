@@ -8,6 +8,7 @@ pub(crate) mod endpoint;
 mod table;
 
 use std::fs;
+use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -36,7 +37,10 @@ pub(crate) fn run(options: args::Tasks, form: Form, out: &Output, stop: &Receive
 
 fn print(dump: &Dump, form: Form, out: &Output) {
     match form {
-        Form::Human { stdout, .. } => out.text(table::text(dump, stdout)),
+        Form::Human { stdout, .. } => {
+            let room = io::stdout().is_terminal().then(crate::trace::columns);
+            out.text(table::text(dump, stdout, room));
+        }
         Form::Json => {
             let Dump { pid, program, workers, silent, tasks } = dump;
             out.event(&Event::Program { pid: *pid, program, workers: *workers, silent, tasks: tasks.len() });
@@ -60,7 +64,7 @@ fn the_one() -> Result<Endpoint, Failure> {
     match (alive.pop(), &alive[..]) {
         (None, _) => {
             let what = "no program of yours that runs lets itself be asked for its tasks";
-            Err(Failure::new(Exit::Refused, what).hint(OPT_IN))
+            Err(Failure::new(Exit::Refused, what).hint(format!("towpath serve lets itself be asked. {OPT_IN}")))
         }
         (Some(only), []) => Ok(only),
         (Some(last), [first, ..]) => {
@@ -84,7 +88,9 @@ fn name(pid: u32) -> String {
 fn not_found(pid: u32) -> Failure {
     let Ok(process) = fs::metadata(Path::new("/proc").join(pid.to_string())) else {
         let what = format!("ask process {pid}: there is no such process");
-        return Failure::new(Exit::Refused, what).hint("To see which programs can be asked: towpath tasks");
+        return Failure::new(Exit::Refused, what).hint(
+            "What is wanted is a process id or the path of a socket; to see which programs can be asked: towpath tasks",
+        );
     };
     if process.uid() != geteuid().as_raw() && !geteuid().is_root() {
         let what = format!("ask process {pid}: it is another user's ({})", process.uid());

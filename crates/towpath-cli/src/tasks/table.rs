@@ -12,6 +12,8 @@ use anstyle::{AnsiColor, Style};
 use super::endpoint::{Arm, Channel, Dump, Task};
 use crate::output::look::Look;
 use crate::output::{text, units};
+use crate::trace::fit::{parts, width};
+use crate::watch::columns::cut;
 
 const COLUMNS: [&str; 12] =
     ["TASK", "NAME", "STATE", "OP", "FD", "ON", "COOKIE", "SINCE", "LIMIT", "STACK", "WORKER", "SPAWNED AT"];
@@ -20,14 +22,21 @@ const HEADER: Style = Style::new().bold();
 const ASIDE: Style = Style::new().dimmed();
 const TROUBLE: Style = AnsiColor::Red.on_default().bold();
 
-/// The table, with a line about the program before it.
-pub(super) fn text(dump: &Dump, look: Look) -> String {
+/// What a task waits on, and how much of it is kept while there are columns to its right that can go.
+const ON: usize = 5;
+const ON_AT_LEAST: usize = 28;
+/// Between columns.
+const GAP: &str = "  ";
+
+/// The table, with a line about the program before it. Rows are no longer than `room`, if there is such a bound.
+pub(super) fn text(dump: &Dump, look: Look, room: Option<usize>) -> String {
     let escaped = |s: &str| text::escape(s.as_bytes(), look.ascii);
     let rows: Vec<_> = dump.tasks.iter().map(|task| cells(task, look)).collect();
     let mut widths = COLUMNS.map(str::len);
     for (cell, column) in rows.iter().flat_map(|row| row.iter().zip(0..)) {
-        widths[column] = widths[column].max(cell.chars().count());
+        widths[column] = widths[column].max(width(cell));
     }
+    let widths = fitting(&widths, room.unwrap_or(usize::MAX));
     let (tasks, workers) = (dump.tasks.len(), dump.workers);
     let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let mut table = format!(
@@ -42,9 +51,9 @@ pub(super) fn text(dump: &Dump, look: Look) -> String {
         _ = writeln!(table, "{} {aside}", look.paint(TROUBLE, &escaped(worker)));
     }
     let header = COLUMNS.map(str::to_owned);
-    _ = writeln!(table, "{}", look.paint(HEADER, &line(&header, &widths)));
+    _ = writeln!(table, "{}", look.paint(HEADER, &line(&header, &widths, look)));
     for (row, task) in rows.iter().zip(&dump.tasks) {
-        _ = writeln!(table, "{}", line(row, &widths));
+        _ = writeln!(table, "{}", line(row, &widths, look));
         for frame in task.backtrace.iter().flatten() {
             _ = writeln!(table, "      {}", look.paint(ASIDE, &escaped(frame)));
         }
@@ -52,13 +61,55 @@ pub(super) fn text(dump: &Dump, look: Look) -> String {
     table
 }
 
-fn line(cells: &[String], widths: &[usize]) -> String {
+/// How wide the columns are that rows of at most `room` have: what a task waits on is cut, then columns are left out from
+/// the right.
+fn fitting(widths: &[usize], room: usize) -> Vec<usize> {
+    let mut fitting = widths.to_vec();
+    let needed = |widths: &[usize]| widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1);
+    loop {
+        let excess = needed(&fitting).saturating_sub(room);
+        let last = fitting.len() - 1;
+        let least = match last {
+            _ if excess == 0 => return fitting,
+            // There is no more to leave out.
+            0 => {
+                fitting[0] = room;
+                return fitting;
+            }
+            ON => COLUMNS[ON].len(),
+            _ => ON_AT_LEAST,
+        };
+        if last >= ON && fitting[ON].saturating_sub(excess) >= least {
+            fitting[ON] -= excess;
+            return fitting;
+        }
+        // Of a long name, what fits.
+        if last == 1 && fitting[1].saturating_sub(excess) >= COLUMNS[1].len() {
+            fitting[1] -= excess;
+            return fitting;
+        }
+        fitting.pop();
+    }
+}
+
+fn line(cells: &[String], widths: &[usize], look: Look) -> String {
     let mut line = String::new();
-    for (cell, width) in cells.iter().zip(widths) {
-        _ = write!(line, "{cell:width$}  ");
+    for (cell, &room) in cells.iter().zip(widths) {
+        let cell = shortened(cell, room, look);
+        line += &cell;
+        line.extend(std::iter::repeat_n(' ', room - width(&cell)));
+        line += GAP;
     }
     line.truncate(line.trim_end().len());
     line
+}
+
+/// `cell` in at most `room` columns. Of a list the beginning is kept; of addresses both ends say more.
+fn shortened(cell: &str, room: usize, look: Look) -> String {
+    if !cell.contains(", ") || width(cell) <= room || room < 4 {
+        return cut(cell, room, look.ascii);
+    }
+    format!("{}{}", parts(cell, room - 1)[0], if look.ascii { '~' } else { '…' })
 }
 
 fn cells(task: &Task, look: Look) -> [String; COLUMNS.len()] {
@@ -158,7 +209,7 @@ TASK  NAME  STATE    OP    FD  ON                                 COOKIE  SINCE 
 #3    -     waiting  read  9   127.0.0.1:8330 -> 127.0.0.1:39792  4097    2.1 s  -          2/8/256K  towpath-0  src/main.rs:7
 #12   sums  waiting  recv  -   channel ab (0 of 8)                -       -      in 500 us  -/-/-K
 ";
-        assert_eq!(text(&dump(vec![reads, receives]), PLAIN), expected);
+        assert_eq!(text(&dump(vec![reads, receives]), PLAIN, None), expected);
     }
 
     #[test]
@@ -180,9 +231,41 @@ TASK  NAME  STATE    OP    FD  ON                                 COOKIE  SINCE 
         tasks.iter_mut().for_each(fields);
         let dump = Dump { program: evil.clone(), silent: vec![evil.clone()], ..dump(tasks) };
         for ascii in [true, false] {
-            let shown = text(&dump, Look { color: false, ascii });
+            let shown = text(&dump, Look { color: false, ascii }, None);
             assert!(!shown.contains(['\x1b', '\u{202e}']), "{shown:?}");
         }
+    }
+
+    #[test]
+    fn rows_fit_the_terminal() {
+        let reads = |peer: &str| Task {
+            id: 3,
+            name: Some("日本".into()),
+            state: "waiting".into(),
+            op: Some("read".into()),
+            fd: Some(9),
+            local: Some("127.0.0.1:8330".into()),
+            peer: Some(peer.into()),
+            cookie: Some(4097),
+            since_us: Some(2_100_000),
+            worker: "towpath-0".into(),
+            ..Task::default()
+        };
+        let long = "[2001:db8:1234:5678:9abc:def0:1234:5678]:39792";
+        let dump = dump(vec![reads("127.0.0.1:39792"), reads(long)]);
+        let look = Look { ascii: false, ..PLAIN };
+        for room in 1..200 {
+            for row in text(&dump, look, Some(room)).lines().skip(1) {
+                assert!(width(row) <= room, "{room}: {row:?}");
+            }
+        }
+        let row = |room| text(&dump, look, Some(room)).lines().last().unwrap().to_owned();
+        assert_eq!(row(80), "#3    日本  waiting  read  9   127.0.0.1:8330 →…:1234:5678]:39792  4097    2.1 s");
+        assert_eq!(row(40), "#3    日本  waiting  read  9   127.…9792");
+        assert_eq!(row(12), "#3    日本");
+        assert_eq!(shortened("recv channel ab (0 of 1), join #5", 14, PLAIN), "recv channel ~");
+        let whole = text(&dump, look, None);
+        assert!(whole.contains(long) && whole == text(&dump, look, Some(200)), "{whole}");
     }
 
     #[test]

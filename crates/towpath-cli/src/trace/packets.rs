@@ -92,7 +92,14 @@ impl FilePackets {
         let name = path.display().to_string();
         let file = File::open(path).map_err(|e| {
             let exit = if e.kind() == io::ErrorKind::PermissionDenied { Exit::NoPermission } else { Exit::Other };
-            Failure::new(exit, format!("read {name}: {}", reason(&e)))
+            let failure = Failure::new(exit, format!("read {name}: {}", reason(&e)));
+            match e.kind() {
+                io::ErrorKind::NotFound => failure.hint("To make one: sudo towpath trace --for 10s -w a.pcapng"),
+                io::ErrorKind::PermissionDenied => {
+                    failure.hint(format!("To see whose it is: ls -l {}", in_shell(&name)))
+                }
+                _ => failure,
+            }
         })?;
         FilePackets::new(file, name, stop)
     }
@@ -129,9 +136,14 @@ impl FilePackets {
     }
 }
 
+/// A file's name as one types it.
+fn in_shell(name: &str) -> String {
+    if name.contains([' ', '\'', '"', '$', '\\']) { format!("{name:?}") } else { name.to_owned() }
+}
+
 /// What is wrong with a file, and with which part of it.
 fn unreadable(name: &str, error: &ReadError) -> Failure {
-    let shell_name = if name.contains([' ', '\'', '"', '$', '\\']) { format!("{name:?}") } else { name.to_owned() };
+    let shell_name = in_shell(name);
     match error {
         ReadError::NotACapture(_) => {
             Failure::new(Exit::Usage, format!("read {name}: {error}")).hint(if name == "stdin" {

@@ -90,7 +90,7 @@ pub(super) fn run(options: &Trace, out: &Output, stop: &Receiver<i32>) -> Result
         failure: Some(Failure::new(Exit::Other, "the thread that takes packets in has panicked")),
         ..Account::default()
     });
-    conclude(ended, account, file.as_deref(), out)
+    conclude(ended, account, file.as_deref(), options, out)
 }
 
 /// Creates the file to write, unless it is the one to read.
@@ -106,7 +106,13 @@ fn create(path: &Path, from: &Origin) -> Result<Saver, Failure> {
 }
 
 /// Says what it came to, and decides what that means.
-fn conclude(ended: Ended, account: Account, file: Option<&str>, out: &Output) -> Result<Exit, Failure> {
+fn conclude(
+    ended: Ended,
+    account: Account,
+    file: Option<&str>,
+    options: &Trace,
+    out: &Output,
+) -> Result<Exit, Failure> {
     let Account { tally, dropped, left_out, ends_left_out, failure } = account;
     // Who has read enough is told no more.
     if !matches!(ended, Ended::Unread(None)) || file.is_some() {
@@ -125,7 +131,13 @@ fn conclude(ended: Ended, account: Account, file: Option<&str>, out: &Output) ->
         return Err(failure);
     }
     match ended {
-        Ended::AtItsEnd => Ok(Exit::Done),
+        Ended::AtItsEnd => match (&options.from, options.wanted.conn) {
+            (Origin::File(path), Some(conn)) if tally.connections == 0 => {
+                Err(no_connection(&path.display().to_string(), conn, tally.numbered))
+            }
+            (Origin::Stdin, Some(conn)) if tally.connections == 0 => Err(no_connection("stdin", conn, tally.numbered)),
+            _ => Ok(Exit::Done),
+        },
         Ended::Unread(why) => output::stdout_lost(why),
         Ended::Signal(SIGINT) => Ok(Exit::Interrupted),
         Ended::Signal(signal) => {
@@ -135,6 +147,16 @@ fn conclude(ended: Ended, account: Account, file: Option<&str>, out: &Output) ->
             Ok(Exit::Interrupted)
         }
     }
+}
+
+/// Of a file with so many connections that pass the filter, none was the one that was asked for.
+fn no_connection(name: &str, conn: u64, there_are: u64) -> Failure {
+    let what = format!("read {name}: there is no connection {conn}");
+    Failure::new(Exit::Other, what).hint(match there_are {
+        0 => "There is none that passes the filter".to_owned(),
+        1 => "There is 1 only; try: --conn 1".to_owned(),
+        most => format!("There are 1 to {most}"),
+    })
 }
 
 /// The side that shows.

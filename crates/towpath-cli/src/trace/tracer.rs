@@ -36,6 +36,8 @@ pub(crate) struct Tally {
     pub(crate) segments: u64,
     /// Connections that they belong to.
     pub(crate) connections: u64,
+    /// The connections that pass the filter are numbered up to this.
+    pub(crate) numbered: u64,
     /// Frames that could not be read, and why the first could not.
     pub(crate) unreadable: u64,
     pub(crate) why: Option<ParseError>,
@@ -72,6 +74,7 @@ impl Tracer {
             return None;
         }
         let mut step = self.flows.push(&segment);
+        self.tally.numbered = self.tally.numbered.max(step.flow.0);
         let wanted = |id: FlowId| self.wanted.conn.is_none_or(|conn| id == FlowId(conn));
         let retired = std::mem::take(&mut step.retired).into_iter();
         self.forgotten.extend(retired.filter(|flow| flow.ended.is_none() && wanted(flow.id)));

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,10 +17,15 @@ use crate::tasks::endpoint::{Room, Task, endpoint_of};
 
 /// How many connections may wait to be looked up; of more, nothing is said.
 const MOST: usize = 4_096;
-/// From one look to the next. Each may go through all processes, and ask programs.
-const PAUSE: Duration = Duration::from_millis(100);
-/// How often a connection is looked up until all is known: it may not be accepted yet, or its task be busy.
-const TRIES: u32 = 10;
+/// From one look to the next, at least. Each may go through all processes, and ask programs.
+const PAUSE: Duration = Duration::from_millis(25);
+/// How often a connection is looked up until all is known: it may not be accepted yet, or its task be busy. Each time it
+/// is left alone for twice as long as before, from 50 ms up to 6 s.
+const TRIES: u32 = 9;
+/// An end that this many looks do not find is elsewhere.
+const TRIES_WITHOUT_SOCKET: u32 = 4;
+/// When the owner of a socket that nobody seemed to have is looked for again: it was just being accepted.
+const SECOND_WALK: u32 = 2;
 /// How long a program may take to tell its tasks, and how long they are relied on.
 const PATIENCE: Duration = Duration::from_millis(200);
 const FRESH: Duration = Duration::from_millis(300);
@@ -68,7 +73,11 @@ impl Clerk {
 struct Case {
     flow: FlowId,
     ends: Ends,
+    /// Those of both ends, as they were at the last look.
+    sockets: Sides<Option<Socket>>,
     tries: u32,
+    /// When it is to be looked up again.
+    due: Instant,
     said: String,
 }
 
@@ -88,34 +97,44 @@ impl Desk {
             let next = if cases.is_empty() {
                 asked.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                asked.recv_timeout(PAUSE)
+                let due = cases.iter().map(|case| case.due).min();
+                asked.recv_timeout(due.map_or(PAUSE, |due| due.saturating_duration_since(Instant::now())))
             };
             match next {
                 Ok(case) => cases.extend(std::iter::once(case).chain(asked.try_iter()).map(Case::new)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            cases.truncate(MOST);
+            // Of too many, the oldest have had the most looks.
+            cases.drain(..cases.len().saturating_sub(MOST));
             let begun = Instant::now();
             self.look(&mut cases, find);
             // A stream of new connections is looked up in parts.
-            thread::sleep((PAUSE / 4).saturating_sub(begun.elapsed()));
+            thread::sleep(PAUSE.saturating_sub(begun.elapsed()));
         }
     }
 
-    /// Looks all of them up once, and keeps those that may be known better later.
+    /// Looks up those that are due, and keeps what may be known better later.
     fn look(&mut self, cases: &mut Vec<Case>, find: &SyncSender<(FlowId, String)>) {
-        let sockets: Vec<_> = cases.iter().map(|case| self.sockets(case.ends)).collect();
-        let inodes = sockets.iter().flat_map(|pair| [&pair.client, &pair.server]).flatten();
-        self.owners.update(inodes.filter_map(|socket| socket.inode));
-        let mut sockets = sockets.into_iter();
+        let now = Instant::now();
+        for case in cases.iter_mut().filter(|case| case.due <= now) {
+            case.sockets = self.sockets(case.ends);
+        }
+        let is_unowned = |case: &Case| case.inodes().any(|inode| self.owners.of(inode).is_empty());
+        if cases.iter().any(|case| case.due <= now && case.tries == SECOND_WALK && is_unowned(case)) {
+            self.owners = Owners::new();
+        }
+        self.owners.update(cases.iter().flat_map(Case::inodes));
         cases.retain_mut(|case| {
-            let pair = sockets.next().unwrap_or_default();
-            let (text, complete) = self.describe(&pair);
+            if case.due > now {
+                return true;
+            }
+            let (text, complete) = self.describe(&case.sockets, case.tries + 1 < TRIES_WITHOUT_SOCKET);
             if !text.is_empty() && text != case.said {
                 let _ = find.try_send((case.flow, text.clone()));
                 case.said = text;
             }
+            case.due = Instant::now() + PAUSE * (2 << case.tries);
             case.tries += 1;
             !complete && case.tries < TRIES
         });
@@ -125,18 +144,29 @@ impl Desk {
     fn sockets(&mut self, ends: Ends) -> Sides<Option<Socket>> {
         let mut find = |local, peer| self.diag.find(local, Some(peer), Want::empty()).ok().flatten();
         let (client, server) = (find(ends.client, ends.server), find(ends.server, ends.client));
-        // Until it is accepted, it is its listener's.
-        let listener = |diag: &mut Diag| diag.find(ends.server, None, Want::empty()).ok().flatten();
-        let server = server.filter(|socket| socket.inode.is_some()).or_else(|| listener(&mut self.diag));
+        // Until it is accepted, it is its listener's. One that listens at every address is meant only if there is a socket
+        // here, for the server may be elsewhere.
+        let port = ends.server.port();
+        let anywhere =
+            [SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
+        let anywhere = if server.is_some() { &anywhere[..] } else { &[] };
+        let server = server.filter(|socket| socket.inode.is_some()).or_else(|| {
+            let mut places = std::iter::once(&ends.server).chain(anywhere);
+            places.find_map(|&place| self.diag.find(place, None, Want::empty()).ok().flatten())
+        });
         Sides { client, server }
     }
 
-    /// Both ends in words, and whether more of them may be known later.
-    fn describe(&mut self, sockets: &Sides<Option<Socket>>) -> (String, bool) {
+    /// Both ends in words, and whether that is all there will be to know. An end without a socket may still get one if it is
+    /// `early`.
+    fn describe(&mut self, sockets: &Sides<Option<Socket>>, early: bool) -> (String, bool) {
         let mut complete = true;
         let mut parts = Vec::new();
         for (side, socket) in [("client", &sockets.client), ("server", &sockets.server)] {
-            let Some(socket) = socket else { continue };
+            let Some(socket) = socket else {
+                complete &= !early;
+                continue;
+            };
             let owner = socket.inode.and_then(|inode| self.owners.of(inode).first().cloned());
             let Some(Owner { pid, command, fd, .. }) = owner else {
                 complete = false;
@@ -172,6 +202,10 @@ impl Desk {
 
 impl Case {
     fn new((flow, ends): (FlowId, Ends)) -> Case {
-        Case { flow, ends, tries: 0, said: String::new() }
+        Case { flow, ends, sockets: Sides::default(), tries: 0, due: Instant::now(), said: String::new() }
+    }
+
+    fn inodes(&self) -> impl Iterator<Item = u32> {
+        [&self.sockets.client, &self.sockets.server].into_iter().flatten().filter_map(|socket| socket.inode)
     }
 }

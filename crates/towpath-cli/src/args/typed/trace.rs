@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::super::{filter, positive_duration};
+use super::super::{count, filter, positive_duration};
 
 #[derive(Debug, Args)]
 pub(in crate::args) struct Trace {
@@ -44,7 +44,7 @@ pub(in crate::args) struct Trace {
     pub(in crate::args) lines: bool,
 
     /// Show connection N only, by its number among those that pass FILTER
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<NonZeroU64>)]
     pub(in crate::args) conn: Option<NonZeroU64>,
 
     /// Show what segments carry: text as text, anything else in hex
@@ -52,7 +52,7 @@ pub(in crate::args) struct Trace {
     pub(in crate::args) data: bool,
 
     /// End after N segments that were shown
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = count::<NonZeroU64>)]
     pub(in crate::args) count: Option<NonZeroU64>,
 
     /// End after DUR: 10s, 5m
