@@ -134,8 +134,7 @@ impl Shared {
         sight
     }
 
-    /// Asks workers for tasks of theirs, and adds them. Of a worker that does not answer, those from a slot on are looked
-    /// at from outside.
+    /// Asks workers for tasks of theirs, and adds them. Those of a worker that does not answer are looked at from outside.
     fn ask(&self, frames: bool, workers: impl Iterator<Item = (Arc<Remote>, Which)>, sight: &mut Sight) {
         let own = worker::current().filter(|worker| std::ptr::eq(&*worker.runtime, self));
         let inquiry = Arc::new(Inquiry { frames, stage: shim::Mutex::default() });

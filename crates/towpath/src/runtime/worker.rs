@@ -336,7 +336,7 @@ impl Worker {
     /// So many tasks have run in this turn: until how many it is to go on, if it is.
     #[cold]
     fn go_on(&self, done: u32) -> Option<u32> {
-        // The turn began when the poller was last asked.
+        // The clock was last read when the poller had been asked, or the timers were fired: the turn began after that.
         let took = self.now.get().elapsed();
         if took >= LONG * done {
             let fit = SPELL.as_nanos() * u128::from(done) / took.as_nanos();
