@@ -236,8 +236,6 @@ fn a_task_that_does_not_wait_runs_or_is_ready() {
     });
 }
 
-/// Descriptors' numbers go from one task to the next as quickly as can be. Whatever is told of a task's socket must be of
-/// the socket that this task waits on, which it always binds to an address of its own.
 #[test]
 fn a_task_that_an_idle_worker_takes_meanwhile_is_not_missed() {
     on_each_poller(|| {
@@ -253,6 +251,54 @@ fn a_task_that_an_idle_worker_takes_meanwhile_is_not_missed() {
     });
 }
 
+/// Stacks go from one task to the next as quickly as can be, while a worker tells of more than it has time for at once: of
+/// two tasks in one dump, one may have ended before the other was looked at, and left it its stack.
+#[test]
+fn a_stack_that_changes_hands_is_told_of_both() {
+    on_each_poller(|| {
+        const DUMPS: usize = 200;
+        let (end, ends) = channel::bounded::<()>(1);
+        let (end_early, ends_early) = channel::bounded::<()>(1);
+        let parks = |n: usize| {
+            let ends = if n.is_multiple_of(50) { &ends_early } else { &ends };
+            let ends = ends.clone();
+            spawn(move || until_end(&ends))
+        };
+        let (early, late): (Vec<_>, Vec<_>) =
+            (0..6_000).map(|n| (n, parks(n))).partition(|(n, _)| n.is_multiple_of(50));
+        drop(end_early);
+        early.into_iter().for_each(|(_, task)| task.join().unwrap()); // what comes now is looked at all over the place
+        let over = Arc::new(AtomicBool::new(false));
+        let spawns = || {
+            let over = over.clone();
+            spawn(move || {
+                for turn in (0..).take_while(|_| !over.load(Ordering::Relaxed)) {
+                    let yields = |n: usize| spawn(move || (0..(turn + n) % 5).for_each(|_| task::yield_now()));
+                    let tasks: Vec<_> = (0..1 + turn % 14).map(yields).collect();
+                    tasks.into_iter().for_each(|task| task.join().unwrap());
+                }
+            })
+        };
+        let spawners: Vec<_> = (0..4).map(|_| spawns()).collect();
+        for _ in 0..DUMPS {
+            let dump = task::dump();
+            assert!(dump.tasks().len() > late.len());
+            for task in dump.tasks() {
+                let stack = task.stack();
+                let within = stack.in_use <= stack.high_water && stack.high_water.is_none_or(|most| most <= stack.size);
+                assert!(within, "{task}: {stack:?}");
+            }
+            task::yield_now();
+        }
+        over.store(true, Ordering::Relaxed);
+        drop(end);
+        spawners.into_iter().for_each(|spawner| spawner.join().unwrap());
+        late.into_iter().for_each(|(_, task)| task.join().unwrap());
+    });
+}
+
+/// Descriptors' numbers go from one task to the next as quickly as can be. Whatever is told of a task's socket must be of
+/// the socket that this task waits on, which it always binds to an address of its own.
 #[test]
 fn a_number_that_changes_hands_is_never_told_with_a_wrong_address() {
     on_each_poller(|| {

@@ -20,7 +20,7 @@ const SPAN: usize = 64 << 20;
 const REGIONS: usize = 1024;
 
 /// For each stack, in the order given, the bytes from its end down to the lowest page that is in memory; `None` where none
-/// is. The stacks do not overlap.
+/// is. Two may lie in the same place: of a task that has ended since it was looked at, and of one that came after it.
 pub(crate) fn depths(stacks: &[Range<usize>]) -> Vec<Option<usize>> {
     let pagemap = File::open("/proc/self/pagemap").ok();
     depths_by(stacks, |range, note| {
@@ -36,7 +36,8 @@ fn depths_by(stacks: &[Range<usize>], find: impl Fn(Range<usize>, &mut dyn FnMut
     let mut order: Vec<usize> = (0..stacks.len()).filter(|&i| !stacks[i].is_empty()).collect();
     order.sort_unstable_by_key(|&i| stacks[i].start);
     let mut depths = vec![None; stacks.len()];
-    for group in order.chunk_by(|&a, &b| stacks[b].start - stacks[a].end <= GAP) {
+    let near = |a: &Range<usize>, b: &Range<usize>| b.start.checked_sub(a.end).is_some_and(|gap| gap <= GAP);
+    for group in order.chunk_by(|&a, &b| near(&stacks[a], &stacks[b])) {
         let (first, last) = (group[0], group[group.len() - 1]);
         let mut above = group.iter().peekable();
         find(stacks[first].start..stacks[last].end, &mut |region: Range<usize>| {
@@ -153,8 +154,11 @@ mod tests {
         let mut shuffled = usable.clone();
         shuffled.reverse();
         shuffled.extend([page..2 * page, 0..0]); // nothing is mapped there, and a task of which nothing is known
+        shuffled.extend([usable[7].clone(), usable[7].clone(), usable[3].start..usable[4].end]); // taken anew
         let depth = |i: usize| Some(i % 8 * page).filter(|depth| *depth > 0);
-        let expected: Vec<_> = (0..3000).rev().map(depth).chain([None, None]).collect();
+        let both = Some(usable[4].end - usable[3].end + 3 * page);
+        let anew = [None, None, depth(7), depth(7), both];
+        let expected: Vec<_> = (0..3000).rev().map(depth).chain(anew).collect();
         let differs = |found: &[Option<usize>]| {
             (0..found.len()).find(|&i| found[i] != expected[i]).map(|i| (i, found[i], expected[i]))
         };
