@@ -20,7 +20,7 @@ const TROUBLE: Style = AnsiColor::Red.on_default().bold();
 
 /// The text for `event`, with its newlines.
 pub(crate) fn lines(event: &Event<'_>, look: Look) -> String {
-    let paint = |style: Style, text: &str| look.paint(style, text);
+    let paint = |style: Style, text: &str| look.paint(style, text).to_string();
     let number = |conn: u64| paint(NUMBER, &format!("#{conn}"));
     let mut line = match event {
         Event::Listening { addr, mode } => {
@@ -193,11 +193,11 @@ fn escaped(text: &str, look: Look) -> String {
 fn ending(why: &Ending, look: Look) -> String {
     match why {
         Ending::Peer => "closed by peer".to_owned(),
-        Ending::Reset => look.paint(TROUBLE, "reset by peer"),
+        Ending::Reset => look.paint(TROUBLE, "reset by peer").to_string(),
         Ending::Idle => "closed by us (idle)".to_owned(),
         Ending::Drain => "closed by us (drain)".to_owned(),
-        Ending::Cut => look.paint(TROUBLE, "closed by us (cut)"),
-        Ending::Failed(error) => look.paint(TROUBLE, &format!("failed ({error})")),
+        Ending::Cut => look.paint(TROUBLE, "closed by us (cut)").to_string(),
+        Ending::Failed(error) => look.paint(TROUBLE, format_args!("failed ({error})")).to_string(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt::{self, Display};
 use std::io::IsTerminal;
 
 use anstyle::Style;
@@ -46,9 +47,25 @@ impl Look {
         Look { color, ascii: ascii || !utf8 }
     }
 
-    /// `text` in `style`, if there is colour.
-    pub(crate) fn paint(self, style: Style, text: &str) -> String {
-        if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    /// `text` in `style`, if there is colour. It is written as `text` would be, padding and all.
+    pub(crate) fn paint<T: Display>(self, style: Style, text: T) -> Painted<T> {
+        Painted { style: self.color.then_some(style), text }
+    }
+}
+
+/// Text in a style.
+#[derive(Debug)]
+pub(crate) struct Painted<T> {
+    style: Option<Style>,
+    text: T,
+}
+
+impl<T: Display> Display for Painted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(style) = self.style else { return self.text.fmt(f) };
+        write!(f, "{style}")?;
+        self.text.fmt(f)?;
+        write!(f, "{style:#}")
     }
 }
 

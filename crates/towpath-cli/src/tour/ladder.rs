@@ -114,7 +114,7 @@ impl Ladder {
         if left_out < 2 {
             return drawn.concat();
         }
-        let aside = look.paint(anstyle::Style::new().dimmed(), &format!("and {left_out} more like these, then"));
+        let aside = look.paint(anstyle::Style::new().dimmed(), format!("and {left_out} more like these, then"));
         format!("{}           {aside}\n{}", drawn[..FIRST].concat(), drawn[drawn.len() - LAST..].concat())
     }
 }

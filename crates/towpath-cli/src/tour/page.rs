@@ -62,7 +62,7 @@ impl Page {
             return self.out.event(&Event::Step { step: self.step, name: chapter.name, text: chapter.text });
         };
         let gap = if self.step > 1 { "\n" } else { "" };
-        let title = look.paint(TITLE, &format!("{}  {}", self.step, chapter.name));
+        let title = look.paint(TITLE, format!("{}  {}", self.step, chapter.name));
         self.out.text(format!("{gap}{title}\n\n{}\n", self.paragraph(chapter.text)));
     }
 
@@ -105,14 +105,13 @@ impl Page {
 
     /// What somebody did, below his name where it has no room beside it.
     fn told(&self, look: Look, who: &str, what: &str) -> String {
-        let words: Vec<_> = what.split(' ').map(str::to_owned).collect();
         let room = self.width();
         let beside = fit::width(who) + 2;
         let painted = look.paint(WHO, who.trim_end());
         let is_narrow = beside + MOST_BROKEN > room && beside + fit::width(what) > room;
         let (head, indent) = if is_narrow { (format!("{painted}\n"), UNDER) } else { (String::new(), beside) };
         let mut text = head;
-        for (at, line) in fit::lines(&words, room.saturating_sub(indent)).into_iter().enumerate() {
+        for (at, line) in fit::lines(what.split(' '), room.saturating_sub(indent)).into_iter().enumerate() {
             if at == 0 && !is_narrow {
                 text += &format!("{painted}{:gap$}{line}\n", "", gap = beside - fit::width(who.trim_end()));
             } else {
@@ -173,8 +172,7 @@ impl Page {
     }
 
     fn paragraph(&self, text: &str) -> String {
-        let words: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
-        let lines = fit::lines(&words, self.width().min(WIDEST));
+        let lines = fit::lines(text.split_whitespace(), self.width().min(WIDEST));
         lines.into_iter().map(|line| format!("{INDENT}{line}\n")).collect()
     }
 }

@@ -4,36 +4,43 @@
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
+/// Bytes that most lines need.
+pub(crate) const LINE: usize = 64;
+
 /// How many columns `text`, which has no escapes in it, takes.
 pub(crate) fn width(text: &str) -> usize {
-    text.width()
+    // Of one that has no escapes: a column each, as `width` would find by looking each up.
+    if text.is_ascii() { text.len() } else { text.width() }
 }
 
 /// `pieces` with spaces between them, in lines of at most `room` columns. A piece that is wider by itself is broken.
-pub(crate) fn lines(pieces: &[String], room: usize) -> Vec<String> {
+pub(crate) fn lines<'a>(pieces: impl IntoIterator<Item = &'a str>, room: usize) -> Vec<String> {
     let room = room.max(1);
     let mut lines = Vec::new();
-    let mut line = String::new();
-    let words =
-        pieces.iter().flat_map(|piece| if width(piece) <= room { vec![piece.clone()] } else { broken(piece, room) });
-    for word in words {
-        if !line.is_empty() && width(&line) + 1 + width(&word) > room {
+    let (mut line, mut used) = (String::with_capacity(room.min(LINE)), 0);
+    let mut put = |word: &str, columns: usize| {
+        if !line.is_empty() && used + 1 + columns > room {
             lines.push(std::mem::take(&mut line));
+            used = 0;
         }
         if !line.is_empty() {
             line.push(' ');
+            used += 1;
         }
-        line += &word;
+        line.push_str(word);
+        used += columns;
+    };
+    for piece in pieces {
+        match width(piece) {
+            columns if columns <= room => put(piece, columns),
+            // Its words, and those that are too wide in parts.
+            _ => piece.split(' ').flat_map(|word| parts(word, room)).for_each(|part| put(&part, width(&part))),
+        }
     }
     if !line.is_empty() {
         lines.push(line);
     }
     lines
-}
-
-/// The words of a piece, those that are too wide in parts.
-fn broken(piece: &str, room: usize) -> Vec<String> {
-    piece.split(' ').flat_map(|word| parts(word, room)).collect()
 }
 
 /// `text` in parts of at most `room` columns, all but the last as wide as can be.
@@ -58,18 +65,18 @@ mod tests {
 
     #[test]
     fn a_line_breaks_between_pieces() {
-        let pieces = ["35 B", "seq 1..36", "ack 15"].map(str::to_owned);
-        assert_eq!(lines(&pieces, 80), ["35 B seq 1..36 ack 15"]);
-        assert_eq!(lines(&pieces, 14), ["35 B seq 1..36", "ack 15"]);
-        assert_eq!(lines(&pieces, 10), ["35 B", "seq 1..36", "ack 15"]);
+        let pieces = ["35 B", "seq 1..36", "ack 15"];
+        assert_eq!(lines(pieces, 80), ["35 B seq 1..36 ack 15"]);
+        assert_eq!(lines(pieces, 14), ["35 B seq 1..36", "ack 15"]);
+        assert_eq!(lines(pieces, 10), ["35 B", "seq 1..36", "ack 15"]);
     }
 
     #[test]
     fn what_is_too_wide_is_broken_and_nothing_is_lost() {
-        let pieces = ["acknowledges what".to_owned(), "x".to_owned()];
-        assert_eq!(lines(&pieces, 6), ["acknow", "ledges", "what x"]);
+        let pieces = ["acknowledges what", "x"];
+        assert_eq!(lines(pieces, 6), ["acknow", "ledges", "what x"]);
         for room in 0..20 {
-            let together = lines(&pieces, room).concat().replace(' ', "");
+            let together = lines(pieces, room).concat().replace(' ', "");
             assert_eq!(together, "acknowledgeswhatx");
         }
     }

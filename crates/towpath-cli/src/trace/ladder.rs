@@ -13,14 +13,17 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt::{Display, Write as _};
+use std::iter;
+
 use anstyle::Style;
 use towpath_capture::flow::{Flow, FlowId, Side, Sides, State};
 
 use super::ends::Ends;
-use super::words::{self, ASIDE, NUMBER, PLAIN, Told};
+use super::words::{self, ASIDE, NUMBER, Told};
 use super::{data, fit};
 use crate::output::look::Look;
-use crate::output::text;
+use crate::output::text::escape;
 
 /// The columns of a time and a space.
 const TIME: usize = 11;
@@ -55,45 +58,47 @@ impl Ladder {
 
     /// The lines for a segment, on a terminal of `width` columns: with the connection's heading if the segment before was
     /// another's.
-    pub(crate) fn segment(&mut self, told: &Told<'_>, ends: &mut Ends, width: usize) -> String {
+    pub(crate) fn segment(&mut self, text: &mut String, told: &Told<'_>, ends: &mut Ends, width: usize) {
         let drawing = Drawing { look: self.look, width: width.min(WIDEST) };
-        let mut text = String::new();
         if self.last != Some(told.step.flow) {
             let addrs = told.ends().map(|end| ends.show(*end));
             let states = told.step.first.then_some(told.step.before);
-            text += &self.heading(drawing, told.step.flow, &addrs, states);
+            self.heading(text, drawing, told.step.flow, &addrs, states);
         }
         if drawing.is_narrow() {
-            drawing.words(&mut text, told);
+            drawing.words(text, told);
         } else {
-            drawing.rung(&mut text, told);
+            drawing.rung(text, told);
         }
         let indent = if drawing.is_narrow() { 2 } else { ARROW + 1 };
         if !told.comment.is_empty() {
-            let comment = text::escape(told.comment.as_bytes(), self.look.ascii);
-            let comment: Vec<_> = comment.split(' ').map(str::to_owned).collect();
-            for line in fit::lines(&comment, drawing.width.saturating_sub(indent)) {
-                drawing.line(&mut text, indent, ASIDE, &line);
+            let comment = escape(told.comment.as_bytes(), self.look.ascii);
+            for line in fit::lines(comment.split(' '), drawing.width.saturating_sub(indent)) {
+                drawing.line(text, indent, ASIDE, &line);
             }
         }
         if self.data && !told.segment.payload.is_empty() {
             let missing = told.step.len as usize - told.segment.payload.len().min(told.step.len as usize);
             let offset = u64::try_from(told.step.seq - 1).unwrap_or(0);
-            text += &data::below(told.segment.payload, offset, missing, indent, drawing.width, self.look);
+            *text += &data::below(told.segment.payload, offset, missing, indent, drawing.width, self.look);
         }
-        text
     }
 
     /// The lines for the end of a connection, or for where it stands when the capture ends.
-    pub(crate) fn ended(&mut self, flow: &Flow, dropped: Option<u64>, ends: &mut Ends, width: usize) -> String {
+    pub(crate) fn ended(
+        &mut self,
+        text: &mut String,
+        flow: &Flow,
+        dropped: Option<u64>,
+        ends: &mut Ends,
+        width: usize,
+    ) {
         let drawing = Drawing { look: self.look, width: width.min(WIDEST) };
-        let mut text = String::new();
         if self.last != Some(flow.id) {
             let addrs = flow.ends.map(|end| ends.show(end.addr));
-            text += &self.heading(drawing, flow.id, &addrs, None);
+            self.heading(text, drawing, flow.id, &addrs, None);
         }
-        drawing.summary(&mut text, &words::summary(flow, dropped, self.look.ascii));
-        text
+        drawing.summary(text, &words::summary(flow, dropped, self.look.ascii));
     }
 
     /// Other lines came between: what is drawn next says again whose it is.
@@ -102,41 +107,42 @@ impl Ladder {
     }
 
     /// Whose ladder follows. The states are those before its first segment, and left out when a ladder goes on.
-    fn heading(&mut self, drawing: Drawing, id: FlowId, ends: &Sides<String>, states: Option<Sides<State>>) -> String {
-        let mut text = String::new();
+    fn heading(
+        &mut self,
+        text: &mut String,
+        drawing: Drawing,
+        id: FlowId,
+        ends: &Sides<String>,
+        states: Option<Sides<State>>,
+    ) {
         if self.last.replace(id).is_some() {
             text.push('\n');
         }
-        let number = self.look.paint(NUMBER, &id.to_string());
+        let name = id.to_string();
+        let number = self.look.paint(NUMBER, &name);
         let Sides { client, server } = ends;
         if drawing.is_narrow() {
-            let pieces = [client.clone(), drawing.arrow(Side::Client).to_owned(), server.clone()];
-            let room = drawing.width.saturating_sub(3 + id.to_string().len());
-            text += &format!("{number} {}\n", fit::lines(&pieces, room).join("\n   "));
-            return text;
+            let pieces = [&**client, drawing.arrow(Side::Client), server];
+            let room = drawing.width.saturating_sub(3 + name.len());
+            let _ = writeln!(text, "{number} {}", fit::lines(pieces, room).join("\n   "));
+            return;
         }
-        let gap = TIME.saturating_sub(id.to_string().len()).max(1);
-        text += &format!("{number}{:gap$}{client}", "");
+        let gap = TIME.saturating_sub(name.len()).max(1);
+        let _ = write!(text, "{number}{:gap$}{client}", "");
         let used = TIME + fit::width(client);
         // Both on one line, if there is an end to each.
-        if used + 2 + fit::width(server) > drawing.width {
+        let room = if used + 2 + fit::width(server) > drawing.width {
             text.push('\n');
-            text += &" ".repeat(drawing.width.saturating_sub(fit::width(server)));
+            drawing.width
         } else {
-            text += &" ".repeat(drawing.width - used - fit::width(server));
-        }
-        text += server;
-        text.push('\n');
+            drawing.width - used
+        };
+        let gap = room.saturating_sub(fit::width(server));
+        let _ = writeln!(text, "{:gap$}{server}", "");
         if let Some(states) = states.filter(|states| *states != Sides::default()) {
-            drawing.row(
-                &mut text,
-                "",
-                states.client.name(),
-                (PLAIN, &" ".repeat(drawing.room())),
-                states.server.name(),
-            );
+            let room = drawing.room();
+            drawing.row(text, "", states.client.name(), format_args!("{:room$}", ""), states.server.name());
         }
-        text
     }
 }
 
@@ -174,10 +180,11 @@ impl Drawing {
             let (before, after) = (step.before[side], step.after[side]);
             if before == after { "" } else { after.name() }
         };
-        let mut said = fit::lines(&told.pieces(self.look.ascii), self.room() - 4).into_iter();
-        let shaft = self.shaft(step.from, &said.next().unwrap_or_default());
+        let mut said = fit::lines(told.pieces(self.look.ascii).iter(), self.room() - 4).into_iter();
+        let first = said.next().unwrap_or_default();
+        let shaft = self.look.paint(tone, self.shaft(step.from, &first));
         let time = words::elapsed(step.since, self.look.ascii);
-        self.row(text, &time, changed(Side::Client), (tone, &shaft), changed(Side::Server));
+        self.row(text, &time, changed(Side::Client), shaft, changed(Side::Server));
         for rest in said {
             let indent = ARROW + (self.room() - fit::width(&rest)) / 2;
             self.line(text, indent, tone, &rest);
@@ -196,17 +203,16 @@ impl Drawing {
         }
     }
 
-    fn row(self, text: &mut String, time: &str, client: &str, arrow: (Style, &str), server: &str) {
-        let time_room = TIME - 1;
-        let time = self.look.paint(ASIDE, &format!("{time:<time_room$}"));
-        let arrow = self.look.paint(arrow.0, arrow.1);
-        let row = format!("{time} {client:<STATE$} {arrow} {server}");
-        text.push_str(row.trim_end());
+    fn row(self, text: &mut String, time: &str, client: &str, arrow: impl Display, server: &str) {
+        let (begun, time_room) = (text.len(), TIME - 1);
+        let time = self.look.paint(ASIDE, time);
+        let _ = write!(text, "{time:<time_room$} {client:<STATE$} {arrow} {server}");
+        text.truncate(begun + text[begun..].trim_end().len());
         text.push('\n');
     }
 
     fn line(self, text: &mut String, indent: usize, style: Style, line: &str) {
-        *text += &format!("{:indent$}{}\n", "", self.look.paint(style, line));
+        let _ = writeln!(text, "{:indent$}{}", "", self.look.paint(style, line));
     }
 
     /// The last line, or as many as are needed.
@@ -220,10 +226,10 @@ impl Drawing {
                 text.push_str(&between);
                 used += needed;
             } else {
-                *text += &format!("{}{:indent$}", if used > 0 { "\n" } else { "" }, "");
+                let _ = write!(text, "{}{:indent$}", if used > 0 { "\n" } else { "" }, "");
                 used = indent + fit::width(piece);
             }
-            text.push_str(&self.look.paint(*style, piece));
+            let _ = write!(text, "{}", self.look.paint(*style, piece));
         }
         text.push('\n');
     }
@@ -231,14 +237,15 @@ impl Drawing {
     /// The same segment in words, for a terminal without room for arrows.
     fn words(self, text: &mut String, told: &Told<'_>) {
         let step = told.step;
-        let mut pieces = vec![format!("{} {}", words::elapsed(step.since, self.look.ascii), self.arrow(step.from))];
-        pieces.extend(told.pieces(self.look.ascii));
+        let head = format!("{} {}", words::elapsed(step.since, self.look.ascii), self.arrow(step.from));
+        let mut pieces = told.pieces(self.look.ascii);
         for side in [Side::Client, Side::Server] {
             if step.before[side] != step.after[side] {
-                pieces.push(format!("{} {side} {}", words::bullet(self.look.ascii), step.after[side]));
+                pieces.say(format_args!("{} {side} {}", words::bullet(self.look.ascii), step.after[side]));
             }
         }
-        for (count, line) in fit::lines(&pieces, self.width.saturating_sub(2)).into_iter().enumerate() {
+        let pieces = iter::once(&*head).chain(pieces.iter());
+        for (count, line) in fit::lines(pieces, self.width.saturating_sub(2)).into_iter().enumerate() {
             self.line(text, if count == 0 { 0 } else { 2 }, told.tone(), &line);
         }
     }

@@ -82,12 +82,13 @@ impl Presenter {
         };
         match self.shape {
             Shape::Lines => {
-                *text += &lines::segment(told, &mut self.ends, self.data.then_some(width), look);
+                lines::segment(text, told, &mut self.ends, self.data.then_some(width), look);
             }
-            Shape::Ladders => *text += &self.ladder.segment(told, &mut self.ends, width),
+            Shape::Ladders => self.ladder.segment(text, told, &mut self.ends, width),
             Shape::LadderByLadder => {
                 let ends = &mut self.ends;
-                self.queue.draw(told.step.flow, &mut self.ladder, text, |ladder| ladder.segment(told, ends, width));
+                let draw = |ladder: &mut Ladder, text: &mut String| ladder.segment(text, told, ends, width);
+                self.queue.draw(told.step.flow, &mut self.ladder, text, draw);
             }
         }
     }
@@ -100,10 +101,11 @@ impl Presenter {
         };
         match self.shape {
             Shape::Lines => *text += &lines::ended(flow, dropped, look),
-            Shape::Ladders => *text += &self.ladder.ended(flow, dropped, &mut self.ends, width),
+            Shape::Ladders => self.ladder.ended(text, flow, dropped, &mut self.ends, width),
             Shape::LadderByLadder => {
                 let ends = &mut self.ends;
-                self.queue.draw(flow.id, &mut self.ladder, text, |ladder| ladder.ended(flow, dropped, ends, width));
+                let draw = |ladder: &mut Ladder, text: &mut String| ladder.ended(text, flow, dropped, ends, width);
+                self.queue.draw(flow.id, &mut self.ladder, text, draw);
                 self.queue.over(flow.id, &mut self.ladder, text);
             }
         }
@@ -136,7 +138,7 @@ impl Queue {
         id: FlowId,
         current: &mut Ladder,
         text: &mut String,
-        mut draw: impl FnMut(&mut Ladder) -> String,
+        draw: impl FnOnce(&mut Ladder, &mut String),
     ) {
         // What comes after a connection's end goes where it happens.
         let late = self.complete.is_some_and(|complete| id <= complete);
@@ -145,13 +147,13 @@ impl Queue {
                 self.head = Some(id);
             }
             self.begun = true;
-            return text.push_str(&draw(current));
+            return draw(current, text);
         }
         let fresh = || Waiting { ladder: current.another(), text: String::new(), over: false };
         let waiting = self.waiting.entry(id).or_insert_with(fresh);
-        let drawn = draw(&mut waiting.ladder);
-        self.held += drawn.len();
-        waiting.text += &drawn;
+        self.held -= waiting.text.len();
+        draw(&mut waiting.ladder, &mut waiting.text);
+        self.held += waiting.text.len();
         if self.held > self.most {
             self.spill(text);
         }

@@ -31,8 +31,9 @@ use crate::output::{self, Output};
 /// How many segments wait to be shown at most; fewer where what they carry is kept too.
 const QUEUE: usize = 16_384;
 const QUEUE_WITH_DATA: usize = 1_024;
-/// How many happenings become text at once at most.
+/// How many happenings become text at once at most, and how many bytes most of them take.
 const BATCH: usize = 128;
+const SEGMENT: usize = 256;
 
 /// What ended it.
 enum Ended {
@@ -220,7 +221,7 @@ impl Show<'_> {
     /// Shows this and what has happened meanwhile.
     fn show(&mut self, first: Happening) {
         let width = columns();
-        let mut text = String::new();
+        let mut text = String::with_capacity(BATCH * SEGMENT);
         for happening in std::iter::once(first).chain(self.happenings.try_iter()).take(BATCH) {
             match happening {
                 Happening::Segment(passed) => {

@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt::{Display, Write as _};
+use std::iter;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use anstyle::{AnsiColor, Style};
 use towpath_capture::flow::{Counts, Flow, Notes, Side, Sides, Step, Verdict};
 use towpath_capture::segment::{Flags, Segment};
 
+use super::fit;
 use crate::output::look::Look;
 use crate::output::units;
 
@@ -23,6 +26,34 @@ pub(crate) const TROUBLE: Style = AnsiColor::Red.on_default().bold();
 pub(crate) const DOUBT: Style = AnsiColor::Yellow.on_default();
 /// All the rest.
 pub(crate) const PLAIN: Style = Style::new();
+
+/// Pieces of text, in one string.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    text: String,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Pieces {
+    fn new() -> Pieces {
+        Pieces { text: String::with_capacity(fit::LINE), ends: Vec::with_capacity(8) }
+    }
+
+    pub(crate) fn say(&mut self, piece: impl Display) {
+        let _ = write!(self.text, "{piece}");
+        self.ends.push(self.text.len());
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+        let begins = iter::once(0).chain(self.ends.iter().copied());
+        begins.zip(&self.ends).map(|(begin, &end)| &self.text[begin..end])
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+}
 
 /// A segment with what it meant, as the renderers take it.
 #[derive(Debug, Clone, Copy)]
@@ -40,37 +71,36 @@ impl Told<'_> {
     }
 
     /// The pieces of what it says, the first ones first in importance. A line may end after any of them.
-    pub(crate) fn pieces(&self, ascii: bool) -> Vec<String> {
+    pub(crate) fn pieces(&self, ascii: bool) -> Pieces {
         let (segment, step) = (self.segment, self.step);
-        let mut pieces = Vec::new();
+        let mut pieces = Pieces::new();
         // PSH says nothing that matters here, and ACK is said by its number.
         let marks = segment.flags - Flags::PSH;
         let shown = if marks.intersects(Flags::SYN | Flags::RST) { marks } else { marks - Flags::ACK };
         if !shown.is_empty() {
-            pieces.push(shown.to_string());
+            pieces.say(shown);
         }
         if step.len > 0 {
-            pieces.push(format!("{} B", step.len));
-            pieces.push(format!("seq {}..{}", step.seq, step.seq + i64::from(step.len)));
+            pieces.say(format_args!("{} B", step.len));
+            pieces.say(format_args!("seq {}..{}", step.seq, step.seq + i64::from(step.len)));
         } else if !shown.is_empty() {
-            pieces.push(format!("seq {}", step.seq));
+            pieces.say(format_args!("seq {}", step.seq));
         }
         if let Some(ack) = step.ack {
             let name = if pieces.is_empty() { "ACK" } else { "ack" };
-            pieces.push(format!("{name} {ack}"));
+            pieces.say(format_args!("{name} {ack}"));
         } else if pieces.is_empty() {
             // A segment without a flag, which nobody sends but to see what happens.
-            pieces.push(format!("no flags seq {}", step.seq));
+            pieces.say(format_args!("no flags seq {}", step.seq));
         }
         if marks.contains(Flags::URG) {
-            pieces.push(format!("urgent to {}", step.seq + i64::from(segment.urgent)));
+            pieces.say(format_args!("urgent to {}", step.seq + i64::from(segment.urgent)));
         }
-        pieces.extend(self.blocks());
-        pieces.extend(options(segment));
+        self.blocks().into_iter().chain(options(segment)).for_each(|piece| pieces.say(piece));
         for note in step.notes.words() {
             // The blocks themselves say it.
             if note != "sack" || segment.options.sack.is_empty() {
-                pieces.push(format!("{} {note}", bullet(ascii)));
+                pieces.say(format_args!("{} {note}", bullet(ascii)));
             }
         }
         pieces
@@ -142,7 +172,7 @@ pub(crate) fn bullet(ascii: bool) -> &'static str {
 
 /// The time since a connection's first segment, at most ten characters long: `+14 µs`, `+400.5 ms`, `+1m02.3s`.
 pub(crate) fn elapsed(since: Duration, ascii: bool) -> String {
-    let micros = since.as_micros();
+    let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
     let seconds = since.as_secs();
     match micros {
         0..1_000 => format!("+{micros} {}", if ascii { "us" } else { "µs" }),
@@ -179,7 +209,7 @@ pub(crate) fn summary(flow: &Flow, dropped: Option<u64>, ascii: bool) -> Vec<(St
     ];
     let troubles = troubles.into_iter().filter(|(count, _)| *count > 0);
     let dropped = dropped.map(|dropped| (dropped, "dropped"));
-    for (count, noun) in std::iter::once(retransmitted).chain(troubles).chain(dropped) {
+    for (count, noun) in iter::once(retransmitted).chain(troubles).chain(dropped) {
         pieces.push((if count > 0 { TROUBLE } else { PLAIN }, format!("{count} {noun}")));
     }
     pieces
@@ -188,7 +218,7 @@ pub(crate) fn summary(flow: &Flow, dropped: Option<u64>, ascii: bool) -> Vec<(St
 /// The same on one line.
 pub(crate) fn summary_line(flow: &Flow, dropped: Option<u64>, look: Look) -> String {
     let pieces = summary(flow, dropped, look.ascii);
-    let pieces: Vec<_> = pieces.iter().map(|(style, piece)| look.paint(*style, piece)).collect();
+    let pieces: Vec<_> = pieces.iter().map(|(style, piece)| look.paint(*style, piece).to_string()).collect();
     pieces.join(&format!(" {} ", bullet(look.ascii)))
 }
 

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt::Write as _;
+
 use anstyle::{AnsiColor, Style as Paint};
 
 use super::columns::{self, Cell, Column, Style, Tone, Whole, width};
@@ -46,7 +48,7 @@ fn line(text: &mut String, cells: impl Iterator<Item = (Column, usize, Cell)>, l
         let before = if is_number(column) { space } else { 0 };
         if !cell.text.is_empty() {
             text.extend(std::iter::repeat_n(' ', gap + before));
-            text.push_str(&look.paint(paint(cell.tone), &cell.text));
+            _ = write!(text, "{}", look.paint(paint(cell.tone), &cell.text));
             gap = 0;
         } else {
             gap += before;
