@@ -333,8 +333,13 @@ pub(crate) fn duration(typed: &str) -> Result<Duration, String> {
         return Err(format!("it has no unit; try {typed}s, {typed}ms or {typed}m"));
     }
     let time: jiff::SignedDuration = typed.parse().map_err(|_| "it is no time; write 200ms, 5s or 1m30s".to_owned())?;
-    Duration::try_from(time).map_err(|_| "a time cannot be negative".to_owned())
+    let time = Duration::try_from(time).map_err(|_| "a time cannot be negative".to_owned())?;
+    // So that it can be added to any clock.
+    Ok(time.min(LONGEST))
 }
+
+/// A century, for somebody who means never.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A duration in which something is to happen, which in no time it cannot.
 fn positive_duration(typed: &str) -> Result<Duration, String> {

@@ -21,7 +21,7 @@ use format::Format;
 use ring::{Layout, Page};
 use sampled::Sampled;
 
-use crate::clock::{Waited, monotonic, wait_readable};
+use crate::clock::{Waited, is_past, monotonic, wait_readable};
 use crate::{Family, Filter, State, fuzzing};
 
 /// A socket went from one state to another.
@@ -172,7 +172,8 @@ impl Changes {
                 From::Exact(exact) => exact.take()?,
                 From::Sampled(sampled) => sampled.take()?,
             };
-            if event.is_some() || wait_readable(self.as_fd(), until)? == Waited::InVain {
+            // Also if there is always something new that is not wanted.
+            if event.is_some() || is_past(until) || wait_readable(self.as_fd(), until)? == Waited::InVain {
                 return Ok(event);
             }
         }

@@ -1,9 +1,9 @@
 //! The clock that the times of changes and closures are on, and an alarm set by it.
 #![forbid(unsafe_code)]
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
+use std::{fs, io};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -18,6 +18,18 @@ pub fn monotonic() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);
     // Neither is negative on this clock.
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+/// Whether this clock differs from the kernel's own, by which it stamps what it traces (time_namespaces(7)).
+pub(crate) fn is_shifted() -> bool {
+    let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    let shift = offsets.lines().find_map(|line| line.strip_prefix("monotonic"));
+    shift.is_some_and(|shift| shift.split_whitespace().any(|number| number != "0"))
+}
+
+/// Whether this time has come.
+pub(crate) fn is_past(until: Option<Duration>) -> bool {
+    until.is_some_and(|until| monotonic() >= until)
 }
 
 /// A descriptor that is readable from some time on (timerfd_create(2)).

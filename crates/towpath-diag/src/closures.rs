@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use crate::clock::{Waited, monotonic, wait_readable};
+use crate::clock::{Waited, is_past, monotonic, wait_readable};
 use crate::netlink::message::{Content, Messages};
 use crate::netlink::{Link, Received};
 use crate::{Filter, Socket, request, row};
@@ -84,9 +84,12 @@ impl Closures {
     /// # Errors
     /// What the kernel has to say.
     pub fn next(&mut self, timeout: Option<Duration>) -> io::Result<Option<Closed>> {
-        let until = timeout.and_then(|timeout| monotonic().checked_add(timeout));
+        let now = monotonic();
+        let until = timeout.and_then(|timeout| now.checked_add(timeout));
+        // All that is there is taken in, unless more comes all the time and none of it is wanted.
+        let patience = until.map(|until| until.max(now + MOMENT));
         loop {
-            while self.ready.is_empty() {
+            while self.ready.is_empty() && !is_past(patience) {
                 match self.link.receive()? {
                     Received::Datagram(datagram, _) => read(datagram, &self.filter, &mut self.ready),
                     Received::Overrun => self.ready.push_back(Closed::Lost),
@@ -94,7 +97,7 @@ impl Closures {
                 }
             }
             let closed = self.ready.pop_front();
-            if closed.is_some() || wait_readable(self.as_fd(), until)? == Waited::InVain {
+            if closed.is_some() || is_past(patience) || wait_readable(self.as_fd(), until)? == Waited::InVain {
                 return Ok(closed);
             }
         }
@@ -107,6 +110,9 @@ impl AsFd for Closures {
         self.link.as_fd()
     }
 }
+
+/// How long is given to what is there already.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// SKNLGRP_INET_TCP_DESTROY and SKNLGRP_INET6_TCP_DESTROY of `linux/sock_diag.h`, as bits.
 const TCP_DESTROY: u32 = 1 << 0;

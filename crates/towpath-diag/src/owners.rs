@@ -100,6 +100,13 @@ impl Owners {
         self.walk_if_needed();
     }
 
+    /// The sockets in sight are the same as at the last update: forgets processes that are gone, and looks through `/proc` if
+    /// that was long ago, or if somebody may have taken over what they had.
+    pub fn refresh(&mut self) {
+        self.check_processes();
+        self.walk_if_needed();
+    }
+
     /// Whose this socket is, as of the last update: each descriptor of each process, in the order of their numbers.
     pub fn of(&self, inode: u32) -> &[Owner] {
         self.sockets.get(&inode).map_or(&[], |entry| &entry.owners)

@@ -431,3 +431,18 @@ fn the_descriptor_is_readable_when_there_is_something_to_tell() {
         assert!(matches!(event, Event::Change(change) if change.new == Listen), "{event:?}");
     }
 }
+
+#[test]
+fn the_time_is_heeded_however_often_one_looks() {
+    let pair = Pair::new();
+    for interval in [Duration::ZERO, Duration::MAX] {
+        let mut changes = Changes::sampled(&Filter::new().port(pair.port()), interval).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let told = [0, 50].map(|ms| changes.next(Some(Duration::from_millis(ms))).unwrap());
+            let _ = tell.send(told); // somebody has given up otherwise
+        });
+        let told = told.recv_timeout(WATCHDOG).unwrap_or_else(|_| panic!("every {interval:?} it does not return"));
+        assert_eq!(told, [None, None]);
+    }
+}

@@ -68,9 +68,9 @@ pub(crate) fn escape(bytes: &[u8], ascii: bool) -> String {
 }
 
 /// Characters that are no controls and yet change how what is around them looks: line separators, directions, the
-/// byte order mark.
+/// byte order mark, what makes a wide picture of the character before.
 fn acts(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{61c}' | '\u{fe0f}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// `bytes` sixteen a line after `indent`, as `hexdump -C` has them; `offset` is that of the first.
@@ -148,6 +148,7 @@ mod tests {
         assert_eq!(escape(b"\x1b[31mred\x07\r\n", false), r"\u{1b}[31mred\u{7}\r\n");
         assert_eq!(escape("a\u{9b}31m\u{202e}b".as_bytes(), false), r"a\u{9b}31m\u{202e}b");
         assert_eq!(escape(b"C:\\ \xff", false), r"C:\\ \xff");
+        assert_eq!(escape("1\u{fe0f}".as_bytes(), false), r"1\u{fe0f}");
         assert_eq!(escape("naïve 🦀 'x' \"y\"".as_bytes(), false), "naïve 🦀 'x' \"y\"");
         assert_eq!(escape("µs".as_bytes(), true), r"\u{b5}s");
     }

@@ -97,7 +97,7 @@ fn line(cells: &[String], widths: &[usize], look: Look) -> String {
     for (cell, &room) in cells.iter().zip(widths) {
         let cell = shortened(cell, room, look);
         line += &cell;
-        line.extend(std::iter::repeat_n(' ', room - width(&cell)));
+        line.extend(std::iter::repeat_n(' ', room.saturating_sub(width(&cell))));
         line += GAP;
     }
     line.truncate(line.trim_end().len());

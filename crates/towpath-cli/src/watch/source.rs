@@ -60,7 +60,7 @@ impl Source {
     /// which is the dearest step of all; so then `all` that may be needed later are looked for too.
     pub(crate) fn learn_owners(&mut self, needed: impl IntoIterator<Item = u32>, all: impl Iterator<Item = u32>) {
         if needed.into_iter().all(|inode| self.known.contains(&inode)) {
-            return;
+            return self.owners.refresh();
         }
         self.known.clear();
         self.known.extend(all);
@@ -139,6 +139,26 @@ mod tests {
         assert_eq!(kernels("port:1-64").ports.len(), 64);
         assert!(kernels("port:1-65").ports.is_empty());
         assert!(kernels("port:1-65535").ports.is_empty());
+    }
+
+    #[test]
+    fn an_owner_that_ends_is_forgotten_though_no_socket_is_new() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let filter = format!("port:{}", listener.local_addr().unwrap().port()).parse().unwrap();
+        let mut sleep = std::process::Command::new("sleep");
+        let mut child = sleep.arg("1000").stdin(std::os::fd::OwnedFd::from(listener)).spawn().unwrap();
+        drop(sleep);
+        let mut source = Source::open().unwrap();
+        let inode = source.sockets(&filter, Want::empty()).unwrap()[0].inode.unwrap();
+        let pid = child.id();
+        let mut learn = || {
+            source.learn_owners([inode], [inode].into_iter());
+            source.owners(Some(inode)).iter().any(|owner| owner.pid == pid)
+        };
+        let before = learn();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(before && !learn());
     }
 
     #[test]

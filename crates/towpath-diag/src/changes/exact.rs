@@ -20,7 +20,7 @@ use super::remnants::Remnants;
 use super::ring::{Layout, Page};
 use super::tracefs::{self, Instance, Tracefs};
 use super::{Change, Event, Key};
-use crate::clock::{Alarm, monotonic};
+use crate::clock::{Alarm, is_shifted, monotonic};
 use crate::{Filter, State, States, Want, bytecode};
 
 const EVENT: &str = "events/sock/inet_sock_set_state";
@@ -30,6 +30,11 @@ const RING_KIB: &str = "1024";
 
 /// How many pages of one ring are read at a time.
 const PAGES: usize = 64;
+
+/// How often all rings are read in search of one event. If there is always something newer and it is not wanted, whoever
+/// waits is asked whether to go on, and looks again after so long.
+const READINGS: usize = 8;
+const SOON: Duration = Duration::from_millis(1);
 
 /// The most that the kernel takes as a filter.
 const LONGEST_FILTER: usize = 4000;
@@ -57,6 +62,9 @@ impl Exact {
     pub(super) fn open(filter: &Filter, interval: Duration) -> Result<Exact, String> {
         // Which a dump would not take, either.
         bytecode::compile(filter).map_err(|length| format!("a filter of {length} bytes"))?;
+        if is_shifted() {
+            return Err("tracing: this process has a clock of its own (time_namespaces(7))".to_owned());
+        }
         let tracefs = Tracefs::open()?;
         let failed = |what: &'static str| {
             move |error: io::Error| match error.kind() {
@@ -104,7 +112,7 @@ impl Exact {
 
     /// The next event, if there is one now. If not, the descriptor will be readable when there may be.
     pub(super) fn take(&mut self) -> io::Result<Option<Event>> {
-        loop {
+        for _ in 0..READINGS {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(Some(event));
             }
@@ -119,6 +127,11 @@ impl Exact {
                 return Ok(None);
             }
         }
+        let event = self.ready.pop_front();
+        if event.is_none() {
+            self.alarm.set(Some(monotonic() + SOON))?;
+        }
+        Ok(event)
     }
 
     /// Reads what is there. Says up to which time nothing is missing.

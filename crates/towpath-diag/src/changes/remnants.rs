@@ -103,7 +103,7 @@ impl Remnants {
             (State::TimeWait, Some(timer)) => timer.expires,
             _ => self.interval,
         };
-        now + rest.max(AGAIN)
+        now.saturating_add(rest.max(AGAIN))
     }
 
     fn insert(&mut self, ends: Ends, remnant: Remnant) {

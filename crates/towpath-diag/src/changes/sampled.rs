@@ -32,7 +32,7 @@ pub(super) struct Sampled {
 impl Sampled {
     pub(super) fn open(filter: &Filter, interval: Duration) -> io::Result<Sampled> {
         let ends = Filter { states: States::default(), ..filter.clone() };
-        let (diag, alarm, next) = (Diag::open()?, Alarm::new()?, monotonic() + interval);
+        let (diag, alarm, next) = (Diag::open()?, Alarm::new()?, monotonic().saturating_add(interval));
         let (known, ready) = Default::default();
         let mut sampled = Sampled { diag, ends, states: filter.states, interval, next, alarm, known, ready };
         sampled.look()?;
@@ -47,7 +47,7 @@ impl Sampled {
         if self.ready.is_empty() && now >= self.next {
             self.look()?;
             // Looks that were missed are not made up for.
-            self.next = (self.next + self.interval).max(monotonic());
+            self.next = self.next.saturating_add(self.interval).max(monotonic());
             self.alarm.set(Some(self.next))?;
         }
         Ok(self.ready.pop_front())

@@ -89,7 +89,8 @@ pub(super) fn listen(folder: &Path) -> io::Result<(UnixListener, PathBuf)> {
 fn remove_stale(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
-        let pid = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()).and_then(Pid::from_raw);
+        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        let pid = number.filter(|&number| number > 0).and_then(Pid::from_raw);
         let ended = pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH));
         let refused = || UnixStream::connect(&path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
         if ended && refused() {

@@ -85,8 +85,10 @@ impl Worker {
     /// Says that this worker is idle, and looks whether others have tasks that it can start.
     pub(super) fn look_around(&self) -> Idle {
         let state = &self.remote.idle;
-        if !state.idle.swap(true, Ordering::SeqCst) {
+        if !state.idle.load(Ordering::Relaxed) {
+            // Counted before it can be seen: who finds it idle counts it no more.
             self.runtime.idle.fetch_add(1, Ordering::SeqCst);
+            state.idle.store(true, Ordering::SeqCst); // by nobody else
         }
         let Some(workers) = self.runtime.remotes.get() else { return Idle::Nothing }; // the runtime is about to start
         let others = workers.iter().filter(|remote| !Arc::ptr_eq(remote, &self.remote));

@@ -403,7 +403,7 @@ impl Shared {
     /// The worker with the fewest live tasks; in turn, where several have as few.
     pub(crate) fn emptiest(&self) -> &Arc<Remote> {
         let remotes = self.remotes();
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let first = self.next.fetch_add(1, Ordering::Relaxed) % remotes.len();
         let in_turn = (0..remotes.len()).map(|i| &remotes[(first + i) % remotes.len()]);
         in_turn.min_by_key(|remote| remote.live.load(Ordering::Relaxed)).expect("a runtime has a worker")
     }

@@ -16,7 +16,7 @@ pub(super) struct RunQueue(UnsafeCell<Ring>);
 struct Ring {
     /// As many as a power of two, or none yet.
     slots: Vec<Next>,
-    /// How many have ever been taken out, and put in.
+    /// How many have ever been taken out, and put in; counted round.
     taken: usize,
     put: usize,
 }
@@ -25,12 +25,12 @@ impl RunQueue {
     #[inline]
     pub(super) fn push(&self, next: Next) {
         self.with(|ring| {
-            if ring.put - ring.taken == ring.slots.len() {
+            if ring.put.wrapping_sub(ring.taken) == ring.slots.len() {
                 ring.grow();
             }
             let at = ring.put & (ring.slots.len() - 1);
             ring.slots[at] = next;
-            ring.put += 1;
+            ring.put = ring.put.wrapping_add(1);
         });
     }
 
@@ -41,7 +41,7 @@ impl RunQueue {
                 return None;
             }
             let at = ring.taken & (ring.slots.len() - 1);
-            ring.taken += 1;
+            ring.taken = ring.taken.wrapping_add(1);
             Some(ring.slots[at])
         })
     }

@@ -113,9 +113,12 @@ fn takes_more() -> bool {
 /// What a terminal that does not know its size is taken for: a serial line has none.
 const USUAL: Size = Size { width: 80, height: 24 };
 
+/// More is drawn for no terminal, whatever it says: it would take gigabytes.
+const MOST: u16 = 1000;
+
 /// The size that is drawn for, where the kernel says `size`.
 fn known(size: Size) -> Size {
-    let or = |cells, usual| if cells == 0 { usual } else { cells };
+    let or = |cells: u16, usual| if cells == 0 { usual } else { cells.min(MOST) };
     Size { width: or(size.width, USUAL.width), height: or(size.height, USUAL.height) }
 }
 
