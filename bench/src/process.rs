@@ -285,8 +285,13 @@ mod tests {
     fn time_and_threads_are_read_from_a_process() {
         let before = Usage::of(std::process::id()).unwrap();
         let begin = Instant::now();
-        while begin.elapsed() < Duration::from_millis(20) {}
-        let used = Usage::of(std::process::id()).unwrap().since(&before);
+        // Other programs may have the processor for a while.
+        let used = loop {
+            let used = Usage::of(std::process::id()).unwrap().since(&before);
+            if used.cpu_ns > 1_000_000 || begin.elapsed() > Duration::from_secs(30) {
+                break used;
+            }
+        };
         assert!(used.cpu_ns > 1_000_000, "{used:?}");
         assert!(used.busiest > 0.0 && used.busiest <= 1.0, "{used:?}");
     }

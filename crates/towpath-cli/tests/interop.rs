@@ -5,6 +5,8 @@ mod common;
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use common::{Running, assert_has, dial, missing, serve, skipped};
 use rustix::process::Signal;
@@ -39,12 +41,23 @@ impl Tool {
         Running::start(command)
     }
 
-    /// The tool as a server, at a port that was free a moment ago: none of them can choose one and say which.
+    /// The tool as a server, at a port that was free a moment ago: none of them can choose one and say which. If somebody
+    /// else has taken it by then, at another.
     fn server(&self) -> (Running, SocketAddr) {
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut server = self.start(self.listen, addr);
-        while !server.wait_for("istening on").contains(&addr.port().to_string()) {}
-        (server, addr)
+        loop {
+            let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let mut server = self.start(self.listen, addr);
+            let listens = |said: &str| {
+                said.lines().any(|line| line.contains("istening on") && line.contains(&addr.port().to_string()))
+            };
+            while !server.has_ended() {
+                if listens(&server.everything_by_now()) {
+                    return (server, addr);
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            assert_has(&server.everything_by_now(), "ddress already in use");
+        }
     }
 
     fn talks_to_serve(&self) {

@@ -8,11 +8,12 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use common::terminal::OnTerminal;
-use common::{Finished, Running, assert_has, dial, missing, skipped, towpath};
+use common::{Finished, PATIENCE, Running, assert_has, dial, missing, skipped, towpath};
 
 /// A folder for sockets that no other test looks into. It goes with this.
 struct Folder(PathBuf);
@@ -92,12 +93,14 @@ fn each_connection_of_a_server_is_shown_with_its_peer() {
     };
     // By its number, by its socket, and as the only one that there is. A task has been accepted a moment before it waits.
     let by_socket = folder.socket(server.id());
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let finished = folder.run(&["tasks", &pid]);
         assert_eq!((finished.code, &*finished.stderr), (Some(0), ""));
         if peers.iter().all(|peer| waits(&finished, peer)) {
             break;
         }
+        assert!(Instant::now() < deadline, "{finished:?}");
     }
     drop(folder.silent()); // what a program that was killed left behind is none
     for finished in [folder.run(&["tasks", text(&by_socket)]), folder.run(&["tasks"])] {
@@ -124,11 +127,13 @@ fn json_is_an_object_a_task() {
         assert_eq!((finished.code, &*finished.stderr), (Some(0), ""));
         finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
+    let deadline = Instant::now() + PATIENCE;
     let (lines, reads) = loop {
         let lines = lines();
         if let Some(reads) = lines.iter().find(|line| line["op"] == "read").cloned() {
             break (lines, reads);
         }
+        assert!(Instant::now() < deadline, "{lines:?}");
     };
     assert_eq!((&lines[0]["ev"], &lines[0]["program"]), (&"program".into(), &"towpath".into()));
     assert_eq!(lines[0]["pid"], server.id());
@@ -250,7 +255,7 @@ fn a_socket_of_the_same_name_in_another_users_folder_is_not_taken_for_it() {
     }
     let folder = Folder::new("taken");
     let copy = folder.0.join("towpath-copy");
-    fs::copy(common::TOWPATH, &copy).unwrap();
+    common::copy_to(&copy);
     // The other user's folder comes first, and a program of that user's listens there.
     let theirs = folder.0.join("run/they");
     fs::create_dir(&theirs).unwrap();
@@ -287,7 +292,7 @@ fn what_is_another_users_is_no_permission() {
     let (server, _) = folder.serve(&[]);
     // The binary lies where not every user may look.
     let copy = folder.0.join("towpath-copy");
-    fs::copy(common::TOWPATH, &copy).unwrap();
+    common::copy_to(&copy);
     let pid = server.id().to_string();
     for target in [&pid, text(&folder.socket(server.id()))] {
         let mut command = Command::new(&copy);
@@ -317,14 +322,14 @@ fn on_a_terminal_rows_fit_its_width() {
     client.wait_for("connected");
     for (columns, has, has_not) in [(80, "SINCE", "WORKER"), (40, "ON", "COOKIE")] {
         let arguments = ["tasks", &server.id().to_string()];
-        let mut terminal = OnTerminal::start(&arguments, (columns, 24), |command| folder.settle(command));
-        let screen = terminal.wait_until("the table", |screen| screen.contains("accept"));
+        let terminal = OnTerminal::start(&arguments, (columns, 24), |command| folder.settle(command));
+        let (status, screen) = terminal.finish();
+        assert!(status.success() && screen.contains("accept"), "{screen}");
         let header = screen.lines().nth(1).unwrap();
         assert!(header.starts_with("TASK") && header.contains(has) && !header.contains(has_not), "{screen}");
         // What would not fit would go on in another line.
         let rows = screen.lines().skip(2).filter(|line| !line.is_empty());
         assert!(rows.clone().count() > 1 && rows.clone().all(|row| row.starts_with('#')), "{screen}");
-        terminal.finish();
     }
 }
 

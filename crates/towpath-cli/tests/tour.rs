@@ -22,7 +22,7 @@ static REACHABLE: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = env::temp_dir().join(format!("towpath-tour-{}", process::id()));
     fs::create_dir_all(&folder).unwrap();
     let binary = folder.join("towpath");
-    fs::copy(TOWPATH, &binary).unwrap();
+    common::copy_to(&binary);
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
     binary

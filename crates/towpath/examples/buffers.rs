@@ -11,6 +11,8 @@
 //! buffers fill, and the writer parks. When it reads on, the writer resumes and writes the rest.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::net::sockopt;
 use towpath::net::{TcpListener, TcpStream};
@@ -32,11 +34,12 @@ fn main() -> io::Result<()> {
     println!("SO_RCVBUF of the reader: {}", sockopt::socket_recv_buffer_size(&reader)?);
 
     println!("the writer has {ALL} bytes to write, the peer does not read");
+    let written = Arc::new(AtomicUsize::new(0));
     let handle = towpath::task::Builder::new().name("writer".to_owned()).spawn({
-        let conn = writer.try_clone()?;
-        move || write_all(conn)
+        let (conn, written) = (writer.try_clone()?, written.clone());
+        move || write_all(conn, &written)
     })?;
-    wait_until_parked(&writer, &reader)?;
+    wait_until_parked(&writer, &reader, &written)?;
     println!("the writer is parked");
     println!("        Recv-Q Send-Q");
     for (name, (recv_q, send_q)) in [("writer", queues(&writer)?), ("reader", queues(&reader)?)] {
@@ -54,25 +57,29 @@ fn main() -> io::Result<()> {
 }
 
 /// What `write_all` of `std::io::Write` does as well, but says each step.
-fn write_all(mut conn: TcpStream) -> io::Result<()> {
+fn write_all(mut conn: TcpStream, written: &AtomicUsize) -> io::Result<()> {
     let all = vec![b'.'; ALL];
     let mut rest = &all[..];
     while !rest.is_empty() {
         let n = conn.write(rest)?; // parks while there is no room at all
         println!("write took {n} of {}", rest.len());
+        written.fetch_add(n, Ordering::Relaxed);
         rest = &rest[n..];
     }
     Ok(())
 }
 
-/// Waits until the task waits in `write`, and nothing moves between the kernel's buffers any more.
-fn wait_until_parked(writer: &TcpStream, reader: &TcpStream) -> io::Result<()> {
+/// Waits until the task waits in `write`, and nothing moves between the kernel's buffers any more: what has arrived and is not
+/// acknowledged yet is in both.
+fn wait_until_parked(writer: &TcpStream, reader: &TcpStream, written: &AtomicUsize) -> io::Result<()> {
     let mut before = None;
     loop {
         let now = (queues(writer)?, queues(reader)?);
+        let ((_, sending), (received, _)) = now;
+        let acknowledged = sending + received == written.load(Ordering::Relaxed);
         let dump = towpath::task::dump();
         let parked = dump.tasks().iter().any(|task| task.name() == Some("writer") && task.operation() == Some("write"));
-        if parked && before == Some(now) {
+        if parked && acknowledged && before == Some(now) {
             return Ok(());
         }
         before = Some(now);

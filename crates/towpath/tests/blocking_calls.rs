@@ -149,7 +149,7 @@ fn more_calls_than_threads_wait_for_their_turn_and_all_are_done() {
         drop(go);
         assert!(tasks.into_iter().map(|task| task.join().unwrap()).eq(0..CALLS));
         assert_eq!(begun.load(Ordering::SeqCst), CALLS);
-        assert_eq!(threads_named("towpath-blockin"), 64);
+        assert!(threads_named("towpath-blockin") <= 64);
     });
 }
 

@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 
 use common::{
     CALLERS, Caller, alone, descriptors, fill, has_event, listen_again, narrow_pair, on_each_poller,
-    on_tasks_and_threads, pair, pair_with_std, until,
+    on_tasks_and_threads, pair, until,
 };
 use towpath::net::{TcpListener, TcpStream, is_closed};
 use towpath::sync::channel::{self, TryRecvError};
@@ -341,7 +341,7 @@ fn no_descriptor_is_left_behind() {
             until(|| descriptors().len() <= before);
         });
         let before_drop = descriptors().len();
-        drop(runtime);
+        runtime.shutdown(common::PATIENCE).unwrap();
         assert!(descriptors().len() < before_drop, "the pollers are closed");
     });
 }
@@ -462,7 +462,7 @@ fn a_linger_of_zero_resets_the_connection() {
 fn only_one_of_many_closers_closes() {
     on_each_poller(|| {
         for _ in 0..50 {
-            let (stream, mut peer) = pair_with_std();
+            let (stream, mut peer) = pair();
             let clone = |caller: Caller| (caller, stream.try_clone().unwrap());
             let clones: Vec<_> = [CALLERS, CALLERS].concat().into_iter().map(clone).collect();
             let close = |(caller, clone): (Caller, TcpStream)| caller.run(move || clone.close());

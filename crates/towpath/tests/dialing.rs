@@ -198,11 +198,12 @@ fn both_families_ask_at_once_in_their_order_and_the_loser_is_closed() {
         until(|| {
             // In this order: the second family may begin between the two looks, the first must have begun by then.
             let second = v4.asking();
-            let first = v6.asking();
+            // The kernel's table may lack a row when others come and go: one look of two has it.
+            let first = v6.asking().max(v6.asking());
             assert!(second <= first, "the second family was asked first");
             second == 1
         });
-        assert_eq!(v6.asking(), 1, "the first family is still being asked");
+        until(|| v6.asking() == 1); // the first family is still being asked
         let server = v4.speak();
         let stream = dial.join().unwrap().unwrap();
         assert_eq!(stream.peer_addr().unwrap(), server.local_addr().unwrap());

@@ -27,7 +27,18 @@ fn find(dump: &TaskDump, id: TaskId) -> Option<&TaskInfo> {
 /// What a dump says of a task once that waits in `operation`.
 #[track_caller]
 fn waiting_in(operation: &str, id: TaskId) -> TaskInfo {
-    waiting_in_of(task::dump, operation, id)
+    waiting_in_of(|| whole(task::dump), operation, id)
+}
+
+/// A dump to which all workers have answered: on a busy machine one may be given no processor for so long that it is not
+/// waited for.
+fn whole(dump: impl Fn() -> TaskDump) -> TaskDump {
+    loop {
+        let dump = dump();
+        if dump.silent().next().is_none() {
+            return dump;
+        }
+    }
 }
 
 fn waiting_in_of(dump: impl Fn() -> TaskDump, operation: &str, id: TaskId) -> TaskInfo {
@@ -126,15 +137,22 @@ fn a_deadline_is_told_of_any_wait() {
         assert_eq!(waiting_in("read", read.task().id()).deadline(), Some(deadline));
 
         let (end, ends) = channel::bounded::<()>(0);
-        let asleep = spawn(move || sleep(Duration::from_secs(1)).unwrap());
+        let over = Arc::new(AtomicBool::new(false));
+        let awake = over.clone();
+        let asleep = spawn(move || {
+            while !awake.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(100)).unwrap();
+            }
+        });
         let task = waiting_in("sleep", asleep.task().id());
         assert!(task.waits_on().is_none());
-        assert!(task.deadline().unwrap() >= begun + Duration::from_secs(1));
+        assert!(task.deadline().unwrap() >= begun + Duration::from_millis(100));
         // By the clock of the turn in which it began, which may have come before this test did.
         assert!(task.waiting_for().unwrap() < Duration::from_secs(600));
         let receive = spawn(move || ends.recv_deadline(deadline));
         assert_eq!(waiting_in("recv", receive.task().id()).deadline(), Some(deadline));
         drop((a, end));
+        over.store(true, Ordering::Relaxed);
         assert_eq!(read.join().unwrap(), 0);
         drop((asleep.join(), receive.join()));
     });
@@ -330,9 +348,9 @@ fn a_number_that_changes_hands_is_never_told_with_a_wrong_address() {
         };
         let tasks: Vec<_> = (1..=TASKS).map(connects).collect();
         let ids: Vec<_> = tasks.iter().map(|task| task.task().id()).collect();
-        let mut told = 0;
+        let (mut told, mut seen) = (0, [false; TASKS as usize]);
         let begun = Instant::now();
-        while told < 200 || begun.elapsed() < Duration::from_millis(200) {
+        while told < 200 || seen.contains(&false) || begun.elapsed() < Duration::from_millis(200) {
             let dump = task::dump();
             for (id, n) in ids.iter().zip(1..) {
                 let task = find(&dump, *id).unwrap();
@@ -341,6 +359,7 @@ fn a_number_that_changes_hands_is_never_told_with_a_wrong_address() {
                 {
                     assert_eq!(local.ip(), IpAddr::from([127, 0, 7, n]), "{task}");
                     told += 1;
+                    seen[usize::from(n) - 1] = true;
                 }
             }
             task::yield_now();
@@ -398,7 +417,7 @@ fn a_worker_that_a_task_holds_up_is_named_and_holds_up_no_dump() {
         assert!(dump.to_string().contains("held-0 does not answer"));
         over.store(true, Ordering::Relaxed);
         hog.join().unwrap();
-        assert_eq!(runtime.dump().silent().count(), 0);
+        until(|| runtime.dump().silent().next().is_none());
         drop((a, sender));
         assert_eq!(read.join().unwrap(), 0);
         join.join().unwrap();
@@ -476,7 +495,7 @@ fn a_backtrace_names_the_users_calls_in_order() {
         let task = spawn(move || outer_of_three(&receiver));
         let id = task.task().id();
         waiting_in("recv", id);
-        let dump = task::dump().with_backtraces();
+        let dump = whole(|| task::dump().with_backtraces());
         let text = find(&dump, id).unwrap().backtrace().expect("a parked task has one").to_string();
         let place = |name: &str| text.find(name).unwrap_or_else(|| panic!("no {name} in\n{text}"));
         let order = ["inner_of_three", "middle_of_three", "outer_of_three"].map(place);
@@ -508,7 +527,7 @@ fn a_stack_with_no_room_for_looking_has_no_backtrace() {
         let (roomy, narrow) = (parks(40), parks(67));
         let left = |task: &JoinHandle<()>| 80 * 1024 - waiting_in("recv", task.task().id()).stack().in_use.unwrap();
         assert!(left(&roomy) > 12 * 1024 && left(&narrow) < 10 * 1024, "{} {}", left(&roomy), left(&narrow));
-        let dump = task::dump().with_backtraces();
+        let dump = whole(|| task::dump().with_backtraces());
         assert!(find(&dump, roomy.task().id()).unwrap().backtrace().is_some());
         assert!(find(&dump, narrow.task().id()).unwrap().backtrace().is_none());
         drop(end);
@@ -526,7 +545,7 @@ fn tasks_that_are_looked_at_all_the_time_go_on_unharmed() {
             let (over, looked) = (over.clone(), looked.clone());
             move || {
                 while !over.load(Ordering::Relaxed) {
-                    let dump = task::dump().with_backtraces();
+                    let dump = whole(|| task::dump().with_backtraces());
                     looked.fetch_add(
                         dump.tasks().iter().filter(|task| task.backtrace().is_some()).count(),
                         Ordering::Relaxed,
@@ -610,7 +629,7 @@ fn a_table_has_aligned_columns() {
             .map(Result::unwrap)
             .collect();
         tasks.iter().for_each(|task| drop(waiting_in("recv", task.task().id())));
-        let table = task::dump().to_string();
+        let table = whole(task::dump).to_string();
         let lines: Vec<Vec<char>> = table.lines().map(|line| line.chars().collect()).collect();
         assert_eq!(lines.len(), 1 + 4, "a name with a line end stays on its line: {table}");
         let header: String = lines[0].iter().collect();
@@ -634,7 +653,7 @@ fn json_says_the_same_in_a_line_a_task() {
         let read = task::Builder::new().name("\"r\"".to_owned()).spawn(move || b.read(&mut [0; 8])).unwrap();
         let id = read.task().id();
         waiting_in("read", id);
-        let dump = task::dump().with_backtraces();
+        let dump = whole(|| task::dump().with_backtraces());
         let mut json = Vec::new();
         dump.write_json(&mut json).unwrap();
         let text = String::from_utf8(json).unwrap();
@@ -683,28 +702,32 @@ fn a_dump_of_a_hundred_thousand_tasks_lets_others_run_meanwhile() {
             .collect();
         let count = |dump: &TaskDump| dump.tasks().iter().filter(|task| task.operation() == Some("recv")).count();
         until(|| count(&runtime.dump()) == TASKS);
-        let (over, longest) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (over, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let longest = Arc::new(AtomicUsize::new(0));
         let (begins, begun) = std::sync::mpsc::channel();
         let other = runtime.spawn({
-            let (over, longest) = (over.clone(), longest.clone());
+            let (over, turns, longest) = (over.clone(), turns.clone(), longest.clone());
             move || {
                 begins.send(()).unwrap();
                 while !over.load(Ordering::Relaxed) {
                     let before = thread_time();
                     task::yield_now();
                     longest.fetch_max((thread_time() - before).as_micros() as usize, Ordering::Relaxed);
+                    turns.fetch_add(1, Ordering::Relaxed);
                 }
             }
         });
         begun.recv().unwrap();
-        let begun = Instant::now();
+        let (begun, before) = (Instant::now(), turns.load(Ordering::Relaxed));
         let dump = runtime.dump();
+        let turns = turns.load(Ordering::Relaxed) - before;
         let (longest, took) = (Duration::from_micros(longest.load(Ordering::Relaxed) as u64), begun.elapsed());
         assert_eq!((count(&dump), dump.silent().count()), (TASKS, 0));
         assert!(dump.tasks().iter().filter(|task| task.stack().high_water.is_some()).count() >= TASKS);
         println!("a dump of {TASKS} tasks took {took:?}; its worker ran nothing else for {longest:?} at most");
-        // The bounds are for busy machines and unoptimised code. In one go it takes the worker 30 ms and more.
-        assert!(longest < Duration::from_millis(8), "{longest:?}");
+        // In one go there would be hardly any; a hundred and more, one after each quarter of a millisecond, there should be.
+        assert!(turns >= 20, "{turns} turns of the other task meanwhile");
+        // The bound is for busy machines and unoptimised code.
         assert!(took < Duration::from_secs(5), "{took:?}");
         over.store(true, Ordering::Relaxed);
         drop(end);
@@ -729,10 +752,10 @@ fn a_plain_thread_may_ask_a_runtime_of_its_choice() {
         .collect();
     for (runtime, task) in runtimes.iter().zip(&tasks) {
         waiting_in_of(|| runtime.dump(), "recv", task.task().id());
-        assert_eq!(runtime.dump().tasks().len(), 1);
+        assert_eq!(whole(|| runtime.dump()).tasks().len(), 1);
     }
     // And a task of another runtime.
-    let dump = thread::scope(|scope| scope.spawn(|| runtimes[0].dump()).join().unwrap());
+    let dump = thread::scope(|scope| scope.spawn(|| whole(|| runtimes[0].dump())).join().unwrap());
     assert_eq!(dump.tasks()[0].id(), tasks[0].task().id());
     drop(end);
     tasks.into_iter().for_each(|task| task.join().unwrap());

@@ -434,9 +434,15 @@ fn a_forked_child_neither_keeps_the_endpoint_nor_takes_it_away() {
         // Connections that the child has no part in, with the child there: an answer has an end.
         assert_eq!(tasks(&ask(&path, REQUEST)), 1);
         let listens = |pid: i32| {
+            // The kernel knows it by the name that it was bound to; one that was accepted from it has that name too.
+            let bound = path.with_file_name(format!("{}.new", std::process::id()));
             let sockets = fs::read_to_string("/proc/self/net/unix").unwrap();
-            let inode = sockets.lines().find(|line| line.contains(&*path.to_string_lossy()) || line.contains(".new"));
-            let inode = inode.and_then(|line| line.split_whitespace().nth(6)).unwrap_or("none").to_owned();
+            let listens = |line: &&str| {
+                let columns: Vec<_> = line.split_whitespace().collect();
+                columns.get(3) == Some(&"00010000") && columns.get(7).is_some_and(|name| bound.as_os_str() == *name)
+            };
+            let row = sockets.lines().find(listens).expect("it listens");
+            let inode = row.split_whitespace().nth(6).expect("proc(5): net/unix").to_owned();
             let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
             let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
             links.filter(|link| link.to_string_lossy() == format!("socket:[{inode}]")).count()

@@ -262,8 +262,12 @@ fn variables_are_honoured() {
 #[test]
 fn the_default_runtime_starts_by_itself_when_a_thread_first_has_to_wait() {
     alone("the_default_runtime_starts_by_itself_when_a_thread_first_has_to_wait", || {
-        let (mut stream, mut peer) = pair();
+        // Sockets that std has waited for.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut stream = towpath::net::TcpStream::from(listener.accept().unwrap().0);
         peer.write_all(b"x").unwrap();
+        while !common::has_event(&stream) {}
         stream.read_exact(&mut [0]).unwrap();
         assert_eq!(threads_named("towpath"), 0, "nothing has had to wait");
         let read = thread::spawn(move || stream.read(&mut [0]).unwrap());

@@ -272,7 +272,10 @@ fn a_registration_moves_to_the_worker_of_its_only_waiter() {
         // Two runtimes, that the workers be two for certain.
         let (first, second) =
             (Runtime::builder().workers(1).build().unwrap(), Runtime::builder().workers(1).build().unwrap());
-        let (mut stream, mut peer) = pair_with_std();
+        // Nobody has waited for it yet.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut stream = TcpStream::from(listener.accept().unwrap().0);
         let mut read_some = |runtime: &Runtime, mut stream: TcpStream| {
             let clone = stream.try_clone().unwrap();
             let reader = runtime.spawn(move || {

@@ -383,21 +383,28 @@ fn sleep_is_never_early() {
 #[test]
 fn sleepers_wake_in_the_order_of_their_deadlines() {
     on_each_poller(|| {
-        let order = log();
-        let start = Instant::now() + Duration::from_millis(20);
-        // Each time a new one, and each number below 101 once: 101 is a prime.
-        let numbers = (1..101).map(|i| i * 37 % 101);
-        let tasks: Vec<_> = numbers
-            .map(|i| {
-                let order = order.clone();
-                spawn_local(move || {
-                    sleep_until(start + Duration::from_micros(100 * i)).unwrap();
-                    order.lock().unwrap().push(i);
+        // All have to be asleep by the first deadline: on a busy machine that may take more than one attempt.
+        let in_time = [20, 100, 500, 2_500, 12_500].into_iter().any(|lead| {
+            let order = log();
+            let start = Instant::now() + Duration::from_millis(lead);
+            // Each time a new one, and each number below 101 once: 101 is a prime.
+            let numbers = (1..101).map(|i| i * 37 % 101);
+            let tasks: Vec<_> = numbers
+                .map(|i| {
+                    let order = order.clone();
+                    spawn_local(move || {
+                        let in_time = Instant::now() < start;
+                        sleep_until(start + Duration::from_micros(100 * i)).unwrap();
+                        order.lock().unwrap().push(i);
+                        in_time
+                    })
                 })
-            })
-            .collect();
-        tasks.into_iter().for_each(|task| task.join().unwrap());
-        assert!(taken(&order).into_iter().eq(1..101));
+                .collect();
+            let in_time = tasks.into_iter().map(|task| task.join().unwrap()).filter(|in_time| *in_time).count() == 100;
+            assert!(!in_time || taken(&order).into_iter().eq(1..101));
+            in_time
+        });
+        assert!(in_time);
     });
 }
 
@@ -478,54 +485,79 @@ fn a_task_that_has_started_stays_on_its_thread() {
     let _watchdog = watchdog();
     let runtime = Runtime::builder().workers(2).build().unwrap();
     runtime.run(|| {
-        // Partners on both workers and on plain threads tempt each task to move: the wake-ups come from all over.
-        let (sender, receiver) = channel::bounded(0);
-        let mut tasks = Vec::new();
-        for _ in 0..8 {
-            let (sender, receiver, (mut stream, mut peer)) = (sender.clone(), receiver.clone(), pair());
-            tasks.push(spawn(move || {
-                let thread = here();
-                for n in 0..100 {
-                    sender.send(n).unwrap();
-                    assert_eq!(here(), thread);
-                    stream.write_all(b"x").unwrap();
-                    stream.read_exact(&mut [0]).unwrap();
-                    assert_eq!(here(), thread);
-                    if n % 10 == 0 {
-                        sleep(Duration::from_micros(100)).unwrap();
-                        assert_eq!(here(), thread);
-                    }
-                    spawn(yield_now).join().unwrap();
-                    assert_eq!(here(), thread);
-                    on_thread(yield_now).join().unwrap();
-                    assert_eq!(here(), thread);
-                }
-                thread
-            }));
-            tasks.push(spawn(move || {
-                let thread = here();
-                for _ in 0..100 {
-                    receiver.recv().unwrap();
-                    assert_eq!(here(), thread);
-                    peer.read_exact(&mut [0]).unwrap();
-                    assert_eq!(here(), thread);
-                    peer.write_all(b"y").unwrap();
-                    yield_now();
-                    assert_eq!(here(), thread);
-                }
-                thread
-            }));
-        }
-        let mut on_each: HashMap<ThreadId, usize> = HashMap::new();
-        tasks.into_iter().for_each(|task| *on_each.entry(task.join().unwrap()).or_default() += 1);
-        assert_eq!(on_each.len(), 2, "both workers had tasks: {on_each:?}");
+        // A worker that is given no processor for a while may lose its tasks to the other before they have started.
+        assert!((0..5).any(|_| on_each(tempted()).len() == 2), "both workers had tasks");
     });
 }
 
-/// Has 200 tasks park, spawned as `spawn_all` does it, and asserts that each of two workers has its half, give or take
-/// 10 %.
-fn is_balanced(spawn_all: impl FnOnce(&dyn Fn() -> JoinHandle<ThreadId>) -> Vec<JoinHandle<ThreadId>>) {
-    let (end, ends) = channel::bounded::<()>(0);
+/// Tasks whose partners on both workers and on plain threads tempt each of them to move: the wake-ups come from all over.
+fn tempted() -> Vec<JoinHandle<ThreadId>> {
+    let (sender, receiver) = channel::bounded(0);
+    let mut tasks = Vec::new();
+    for _ in 0..8 {
+        let (sender, receiver, (mut stream, mut peer)) = (sender.clone(), receiver.clone(), pair());
+        tasks.push(spawn(move || {
+            let thread = here();
+            for n in 0..100 {
+                sender.send(n).unwrap();
+                assert_eq!(here(), thread);
+                stream.write_all(b"x").unwrap();
+                stream.read_exact(&mut [0]).unwrap();
+                assert_eq!(here(), thread);
+                if n % 10 == 0 {
+                    sleep(Duration::from_micros(100)).unwrap();
+                    assert_eq!(here(), thread);
+                }
+                spawn(yield_now).join().unwrap();
+                assert_eq!(here(), thread);
+                on_thread(yield_now).join().unwrap();
+                assert_eq!(here(), thread);
+            }
+            thread
+        }));
+        tasks.push(spawn(move || {
+            let thread = here();
+            for _ in 0..100 {
+                receiver.recv().unwrap();
+                assert_eq!(here(), thread);
+                peer.read_exact(&mut [0]).unwrap();
+                assert_eq!(here(), thread);
+                peer.write_all(b"y").unwrap();
+                yield_now();
+                assert_eq!(here(), thread);
+            }
+            thread
+        }));
+    }
+    tasks
+}
+
+/// Asserts that of 200 tasks each of two workers has its half, give or take 10 %, in one of a few attempts: a worker that is
+/// given no processor for a while looks as if it computed, and then the other takes what it has not started.
+fn assert_balanced(mut attempt: impl FnMut() -> Vec<JoinHandle<ThreadId>>) {
+    let mut uneven = Vec::new();
+    for _ in 0..5 {
+        let on_each = on_each(attempt());
+        if on_each.len() == 2 && on_each.values().all(|n| (90..=110).contains(n)) {
+            return;
+        }
+        uneven.push(on_each);
+    }
+    panic!("{uneven:?}");
+}
+
+/// How many tasks each thread has run.
+fn on_each(tasks: Vec<JoinHandle<ThreadId>>) -> HashMap<ThreadId, usize> {
+    let mut on_each = HashMap::new();
+    tasks.into_iter().for_each(|task| *on_each.entry(task.join().unwrap()).or_default() += 1);
+    on_each
+}
+
+/// 200 tasks that have parked and then end, spawned as `spawn_all` does it.
+fn parked(
+    spawn_all: impl FnOnce(&dyn Fn() -> JoinHandle<ThreadId>) -> Vec<JoinHandle<ThreadId>>,
+) -> Vec<JoinHandle<ThreadId>> {
+    let (_end, ends) = channel::bounded::<()>(0);
     let arrived = Arc::new(AtomicUsize::new(0));
     let park = || {
         let (ends, arrived) = (ends.clone(), arrived.clone());
@@ -537,27 +569,26 @@ fn is_balanced(spawn_all: impl FnOnce(&dyn Fn() -> JoinHandle<ThreadId>) -> Vec<
     };
     let tasks = spawn_all(&park);
     until(|| arrived.load(Ordering::Relaxed) == 200);
-    drop(end);
-    let mut on_each: HashMap<ThreadId, usize> = HashMap::new();
-    tasks.into_iter().for_each(|task| *on_each.entry(task.join().unwrap()).or_default() += 1);
-    assert!(on_each.len() == 2 && on_each.values().all(|n| (90..=110).contains(n)), "{on_each:?}");
+    tasks
 }
 
 #[test]
 fn long_lived_tasks_spread_over_the_workers_also_if_one_task_spawns_them_all() {
     let _watchdog = watchdog();
     let runtime = Runtime::builder().workers(2).build().unwrap();
-    runtime.run(|| is_balanced(|park| (0..200).map(|_| park()).collect()));
+    runtime.run(|| assert_balanced(|| parked(|park| (0..200).map(|_| park()).collect())));
     // Also with pauses in which the spawned ones run.
     runtime.run(|| {
-        is_balanced(|park| {
-            let park_and_yield = |_| {
-                let task = park();
-                yield_now();
-                task
-            };
-            (0..200).map(park_and_yield).collect()
-        })
+        assert_balanced(|| {
+            parked(|park| {
+                let park_and_yield = |_| {
+                    let task = park();
+                    yield_now();
+                    task
+                };
+                (0..200).map(park_and_yield).collect()
+            })
+        });
     });
     runtime.shutdown(Duration::from_secs(20)).unwrap();
 }
@@ -567,28 +598,28 @@ fn connections_spread_over_the_workers_though_one_task_accepts_them_all() {
     let _watchdog = watchdog();
     let runtime = Runtime::builder().workers(2).build().unwrap();
     runtime.run(|| {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        let clients =
-            on_thread(move || (0..200).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect::<Vec<_>>());
-        let started = Arc::new(AtomicUsize::new(0));
-        let accept = || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let started = started.clone();
-            spawn(move || {
-                let thread = here();
-                started.fetch_add(1, Ordering::Relaxed);
-                assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
-                assert_eq!(here(), thread);
-                thread
-            })
-        };
-        let tasks: Vec<_> = (0..200).map(|_| accept()).collect();
-        until(|| started.load(Ordering::Relaxed) == 200); // one that starts when others have ended may do so elsewhere
-        drop(clients.join().unwrap());
-        let mut on_each: HashMap<ThreadId, usize> = HashMap::new();
-        tasks.into_iter().for_each(|task| *on_each.entry(task.join().unwrap()).or_default() += 1);
-        assert!(on_each.len() == 2 && on_each.values().all(|n| (90..=110).contains(n)), "{on_each:?}");
+        assert_balanced(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let addr = listener.local_addr().unwrap();
+            let clients =
+                on_thread(move || (0..200).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect::<Vec<_>>());
+            let started = Arc::new(AtomicUsize::new(0));
+            let accept = || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let started = started.clone();
+                spawn(move || {
+                    let thread = here();
+                    started.fetch_add(1, Ordering::Relaxed);
+                    assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
+                    assert_eq!(here(), thread);
+                    thread
+                })
+            };
+            let tasks: Vec<_> = (0..200).map(|_| accept()).collect();
+            until(|| started.load(Ordering::Relaxed) == 200); // one that starts when others have ended may do so elsewhere
+            drop(clients.join().unwrap());
+            tasks
+        });
     });
 }
 
@@ -647,7 +678,7 @@ fn a_dump_says_what_each_task_waits_for() {
         assert!(line.starts_with(&format!("{} r waiting read {fd} ", info.id())), "{line}");
         assert!(line.contains("tasks.rs:"), "{line}");
         assert!(dump.tasks().is_sorted_by_key(|task| task.id()));
-        assert_eq!(dump.to_string().lines().count(), 1 + dump.tasks().len());
+        assert_eq!(dump.to_string().lines().count(), 1 + dump.tasks().len() + dump.silent().count());
 
         stream.close().unwrap();
         listener.close().unwrap();
@@ -725,6 +756,7 @@ fn what_a_deep_call_left_comes_back_while_the_task_is_parked() {
     alone("what_a_deep_call_left_comes_back_while_the_task_is_parked", || {
         let runtime = Runtime::builder().workers(1).build().unwrap();
         runtime.run(|| {
+            let before = memory("VmRSS");
             let (end, ends) = channel::bounded::<()>(0);
             let tasks: Vec<_> = (0..TASKS)
                 .map(|n| {
@@ -739,9 +771,8 @@ fn what_a_deep_call_left_comes_back_while_the_task_is_parked() {
                 })
                 .collect();
             until(|| tasks_in("recv") == TASKS);
-            let deep = memory("VmRSS");
             // Of 200 KiB each, a few pages are left.
-            until(|| memory("VmRSS") < deep - TASKS * 170);
+            until(|| memory("VmRSS") < before + TASKS * 30);
             drop(end);
             tasks.into_iter().for_each(|task| assert_eq!(task.join().unwrap(), 2048));
         });

@@ -12,6 +12,7 @@ use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +40,13 @@ pub(crate) fn fresh_listener(address: &str) -> TcpListener {
 
 /// The binary under test.
 pub(crate) const TOWPATH: &str = env!("CARGO_BIN_EXE_towpath");
+
+/// The binary under test, copied to `path`. By a process of its own: a descriptor that is written by, and that a child of
+/// another test has for a moment, would keep everybody from running the copy.
+pub(crate) fn copy_to(path: &Path) {
+    let copied = Command::new("cp").arg(TOWPATH).arg(path).status().unwrap();
+    assert!(copied.success(), "{}: {copied}", path.display());
+}
 
 /// A program that runs.
 pub(crate) struct Running {
@@ -174,6 +182,11 @@ impl Running {
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether it has exited.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Waits for the exit, with stdin as it is: open, unless it was ended.
@@ -315,6 +328,8 @@ impl Bustle {
                     // Somebody's: there are as many as there are clients.
                     drop(listener.accept().unwrap());
                     set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+                    // Whoever watches any sockets hears of half of this and keeps so much of it.
+                    thread::sleep(Duration::from_micros(200));
                 }
             })
         });

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Instant;
 
+use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
@@ -83,11 +84,8 @@ impl OnTerminal {
         tcsetwinsize(&master, winsize(size)).unwrap();
         let before = tcgetattr(&master).unwrap();
         let slave = || {
-            let slave = rustix::fs::open(
-                &name,
-                rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY,
-                rustix::fs::Mode::empty(),
-            );
+            let slave =
+                rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, rustix::fs::Mode::empty());
             Stdio::from(slave.unwrap())
         };
         // A session of its own, whose terminal this is: then Ctrl-C and hanging up mean what they mean to people.
@@ -176,8 +174,16 @@ impl OnTerminal {
     }
 
     /// Waits until it is stopped.
+    #[track_caller]
     pub(crate) fn wait_until_stopped(&mut self) {
-        let (_, status) = waitpid(Some(self.pid()), WaitOptions::UNTRACED).unwrap().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            match waitpid(Some(self.pid()), WaitOptions::UNTRACED | WaitOptions::NOHANG).unwrap() {
+                Some((_, status)) => break status,
+                None if Instant::now() > deadline => panic!("it does not stop; the screen:\n{}", self.screen()),
+                None => thread::sleep(std::time::Duration::from_millis(1)),
+            }
+        };
         assert!(status.stopped(), "{status:?}");
     }
 

@@ -23,7 +23,7 @@ use towpath::task::{self, JoinHandle};
 use towpath::{PollerKind, Runtime};
 
 /// After this a test has failed. Long, for machines that are busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The pollers that bodies run on: the one that the environment names, else all.
 pub(crate) fn pollers() -> Vec<PollerKind> {
@@ -261,6 +261,7 @@ impl Caller {
                 task
             }
             Caller::Thread => {
+                towpath::spawn(|| ()).join().unwrap(); // the first who waits is blocked by the runtime's start as well
                 let (tell, told) = channel::bounded(1);
                 let thread = on_thread(move || {
                     tell.send(this_thread()).unwrap();

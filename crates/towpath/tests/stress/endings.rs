@@ -230,7 +230,7 @@ fn full(me: &Me, here: &TcpStream, there: &TcpStream) {
 pub(crate) fn listeners(me: &Me, scene: &mut Scene) {
     let acceptors = scene.rng.between(1, 4);
     let delay = scene.rng.below(3_000);
-    let by_deadline = scene.rng.chance(30);
+    let by_deadline = scene.either(30);
     scene.note("acceptors", (acceptors, by_deadline, delay));
     let listener = Arc::new(me.listen());
     for _ in 0..acceptors {
@@ -270,7 +270,7 @@ pub(crate) fn backlog(me: &Me, scene: &mut Scene) {
             }
         }
     }
-    let closes = scene.rng.chance(50);
+    let closes = scene.either(50);
     scene.note("closes", closes);
     let end = listener.try_clone().expect("open");
     scene.start("connects", move |me| match me.connect(addr) {

@@ -227,9 +227,10 @@ impl<'a> Stage<'a> {
         let number = self.next;
         self.next += 1;
         let mut rng = Rng::new(self.args.seed ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        // Each kind once at first, so that a short run has had them all.
-        let (name, play) = match PLAYS.get(number as usize) {
-            Some(&(name, _, play)) if self.args.only.is_none() => (name, play),
+        // Each kind twice at first, so that a short run has had them all, and each both ways (`Scene::either`).
+        let (nth, kinds) = (number as usize, PLAYS.len());
+        let (name, play) = match PLAYS[nth % kinds] {
+            (name, _, play) if nth < 2 * kinds && self.args.only.is_none() => (name, play),
             _ => rng.pick(&self.plays),
         };
         let scenario = Scenario::begin(number, name);
