@@ -390,16 +390,18 @@ fn what_programs_that_were_killed_left_behind_is_removed() {
         // Of what somebody still answers at, or is not a dead program's, nothing is taken away.
         let live = own.join(format!("{}.sock", u32::MAX / 2));
         let listens = UnixListener::bind(&live).unwrap();
-        fs::write(own.join("notes"), "").unwrap();
+        let others = ["notes", "-5.sock"].map(|name| own.join(name));
+        others.iter().for_each(|path| fs::write(path, "").unwrap());
         let house = house(PollerKind::Os, 1);
         assert_eq!(tasks(&ask(&socket(folder), REQUEST)), 1);
         let mut left = sockets(&own);
         left.sort_unstable();
-        let mut expected = [socket(folder), live.clone(), own.join("notes")];
+        let [notes, group] = others;
+        let mut expected = [socket(folder), live.clone(), notes, group];
         expected.sort_unstable();
         assert_eq!(left, expected);
         drop(listens);
-        [live, own.join("notes")].iter().for_each(|path| fs::remove_file(path).unwrap());
+        [live, own.join("notes"), own.join("-5.sock")].iter().for_each(|path| fs::remove_file(path).unwrap());
         close(house);
     });
 }

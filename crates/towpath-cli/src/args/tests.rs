@@ -86,6 +86,10 @@ fn times_have_units() {
     assert!(refused("serve --idle soon").contains("write 200ms, 5s or 1m30s"));
     assert!(refused("serve --idle=-5s").contains("negative"));
     assert!(refused("dial 1 -w 99999999999999999999999s").contains("it is no time"));
+    // For any time that can be said there is a moment at its end.
+    let most = super::duration(&format!("{}s", i64::MAX)).unwrap();
+    assert!(std::time::Instant::now().checked_add(most).is_some());
+    let _ = towpath::time::Instant::now() + most;
 }
 
 #[test]

@@ -209,6 +209,7 @@ mod tests {
     fn a_terminal_without_a_size_has_the_usual_one() {
         let sizes = [(0, 0), (0, 50), (132, 0), (1, 1)].map(|(width, height)| known(Size { width, height }));
         assert_eq!(sizes.map(|size| (size.width, size.height)), [(80, 24), (80, 50), (132, 24), (1, 1)]);
+        assert_eq!(known(Size::MAX), Size { width: MOST, height: MOST });
     }
 
     #[test]
