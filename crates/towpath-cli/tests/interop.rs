@@ -6,9 +6,9 @@ mod common;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{Running, assert_has, dial, missing, serve, skipped};
+use common::{PATIENCE, Running, assert_has, dial, missing, serve, skipped};
 use rustix::process::Signal;
 
 /// Another program that talks TCP, and how it is told to.
@@ -44,6 +44,7 @@ impl Tool {
     /// The tool as a server, at a port that was free a moment ago: none of them can choose one and say which. If somebody
     /// else has taken it by then, at another.
     fn server(&self) -> (Running, SocketAddr) {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let mut server = self.start(self.listen, addr);
@@ -54,9 +55,10 @@ impl Tool {
                 if listens(&server.everything_by_now()) {
                     return (server, addr);
                 }
+                assert!(Instant::now() < deadline, "{}", server.everything_by_now());
                 thread::sleep(Duration::from_millis(1));
             }
-            assert_has(&server.everything_by_now(), "ddress already in use");
+            assert_has(&server.finish().stderr, "ddress already in use");
         }
     }
 

@@ -75,6 +75,23 @@ fn trace_shows_the_life_that_watch_shows() {
 }
 
 #[test]
+fn what_has_passed_by_then_is_shown_when_it_is_stopped() {
+    apart("what_has_passed_by_then_is_shown_when_it_is_stopped", || {
+        for _ in 0..20 {
+            let (listener, addr) = listen();
+            let trace = trace(&["--lines", &addr.port().to_string()]);
+            (0..3).for_each(|_| talk(&listener));
+            trace.signal(Signal::INT);
+            let done = trace.finish().expect_code(130);
+            for number in ["#1", "#2", "#3"] {
+                assert_has(&done.stdout, &format!("{number} handshake "));
+            }
+            assert_eq!(done.stdout.matches(" clean ").count(), 3, "{}", done.stdout);
+        }
+    });
+}
+
+#[test]
 fn what_is_written_says_the_same_when_it_is_read() {
     apart("what_is_written_says_the_same_when_it_is_read", || {
         let file = scratch("written.pcapng");

@@ -801,6 +801,7 @@ fn sockets_that_never_answer_do_not_hold_it_up() {
             if watch.has_ended() {
                 break None;
             }
+            assert!(Instant::now() < deadline, "it does not ask: {}", watch.everything_by_now());
             std::thread::sleep(Duration::from_millis(1));
         };
         if asked.is_some() {

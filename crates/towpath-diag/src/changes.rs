@@ -78,7 +78,7 @@ pub enum Source {
 
 /// Changes of the states of sockets, as they happen.
 ///
-/// Exact ones need root: they are those of all network namespaces, and come through a tracing instance of our own (tracefs,
+/// Exact ones need root, and the machine's own clock (time_namespaces(7)): they are those of all network namespaces, and come through a tracing instance of our own (tracefs,
 /// `instances/towpath-PID`), which is removed on drop; one that a killed process has left is removed by the next to come. Tracefs
 /// is mounted for that, if it is not, where nobody else sees it.
 ///
@@ -172,7 +172,7 @@ impl Changes {
                 From::Exact(exact) => exact.take()?,
                 From::Sampled(sampled) => sampled.take()?,
             };
-            // Also if there is always something new that is not wanted.
+            // The descriptor is always readable where much comes that is not wanted: so the time is looked at here too.
             if event.is_some() || is_past(until) || wait_readable(self.as_fd(), until)? == Waited::InVain {
                 return Ok(event);
             }

@@ -20,7 +20,8 @@ pub fn monotonic() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Whether this clock differs from the kernel's own, by which it stamps what it traces (time_namespaces(7)).
+/// Whether this clock differs from the kernel's own, by which it stamps what it traces (time_namespaces(7)). The file is of
+/// our children's clock, which is ours unless somebody has unshared it and not forked.
 pub(crate) fn is_shifted() -> bool {
     let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
     let shift = offsets.lines().find_map(|line| line.strip_prefix("monotonic"));

@@ -79,7 +79,8 @@ impl Closures {
         Ok(Closures { link, filter: filter.clone(), ready: VecDeque::new() })
     }
 
-    /// The next one; none if the time is over or a signal was handled. Without a time, waits for one of these.
+    /// The next one; none if the time is over or a signal was handled. Without a time, waits for one of these. What is there
+    /// already is taken in first, for a tenth of a second at most.
     ///
     /// # Errors
     /// What the kernel has to say.

@@ -20,6 +20,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// socket too, which only a walk shows.
 const FRESH: Duration = Duration::from_secs(30);
 
+/// Where nothing has changed that one knows of, walks take at most one part in so many of the time.
+const SELDOM: u32 = 100;
+
 /// A process that has a socket.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
@@ -57,8 +60,9 @@ pub struct Owners {
     processes: BTreeMap<u32, Process>,
     /// Counts updates.
     round: u64,
-    /// When the last walk ended, and how many there were.
+    /// When the last walk ended, how long it took, and how many there were.
     walked: Option<Instant>,
+    took: Duration,
     walks: u64,
 }
 
@@ -85,7 +89,8 @@ impl Owners {
     }
 
     /// Says which sockets are in sight now, by their inodes, all of them. Looks through `/proc`, once at most, if there are
-    /// some that it does not know; forgets those that are not in sight any more, and processes that are gone.
+    /// some that it does not know, also if that was long ago, or some seconds for those that nobody has; forgets those that
+    /// are not in sight any more, and processes that are gone.
     pub fn update(&mut self, inodes: impl IntoIterator<Item = u32>) {
         self.round += 1;
         self.check_processes();
@@ -97,13 +102,6 @@ impl Owners {
         }
         let round = self.round;
         self.sockets.retain(|_, entry| entry.round == round);
-        self.walk_if_needed();
-    }
-
-    /// The sockets in sight are the same as at the last update: forgets processes that are gone, and looks through `/proc` if
-    /// that was long ago, or if somebody may have taken over what they had.
-    pub fn refresh(&mut self) {
-        self.check_processes();
         self.walk_if_needed();
     }
 
@@ -124,14 +122,17 @@ impl Owners {
 
     fn walk_if_needed(&mut self) {
         let age = self.walked.map_or(Duration::MAX, |then| then.elapsed());
-        let wanting = |entry: &Entry| !entry.looked_for || (entry.owners.is_empty() && age >= RETRY);
-        if !self.sockets.is_empty() && (age >= FRESH || self.sockets.values().any(wanting)) {
+        let is_over = |patience: Duration| age >= patience.max(self.took * SELDOM);
+        let (retry, stale) = (is_over(RETRY), is_over(FRESH));
+        let wanting = |entry: &Entry| !entry.looked_for || (entry.owners.is_empty() && retry);
+        if !self.sockets.is_empty() && (stale || self.sockets.values().any(wanting)) {
             self.walk();
         }
     }
 
     /// Looks for the owners of every socket in sight.
     fn walk(&mut self) {
+        let begun = Instant::now();
         for entry in self.sockets.values_mut() {
             entry.owners.clear();
             entry.looked_for = true;
@@ -153,7 +154,8 @@ impl Owners {
         for entry in self.sockets.values_mut().filter(|entry| entry.owners.len() > 1) {
             entry.owners.sort_by_key(|owner| (owner.pid, owner.fd));
         }
-        self.walked = Some(Instant::now());
+        let ended = Instant::now();
+        (self.walked, self.took) = (Some(ended), ended - begun);
         self.walks += 1;
     }
 

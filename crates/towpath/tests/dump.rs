@@ -141,12 +141,12 @@ fn a_deadline_is_told_of_any_wait() {
         let awake = over.clone();
         let asleep = spawn(move || {
             while !awake.load(Ordering::Relaxed) {
-                sleep(Duration::from_millis(100)).unwrap();
+                sleep(Duration::from_secs(1)).unwrap();
             }
         });
         let task = waiting_in("sleep", asleep.task().id());
         assert!(task.waits_on().is_none());
-        assert!(task.deadline().unwrap() >= begun + Duration::from_millis(100));
+        assert!(task.deadline().unwrap() >= begun + Duration::from_secs(1));
         // By the clock of the turn in which it began, which may have come before this test did.
         assert!(task.waiting_for().unwrap() < Duration::from_secs(600));
         let receive = spawn(move || ends.recv_deadline(deadline));
@@ -285,7 +285,7 @@ fn a_stack_that_changes_hands_is_told_of_both() {
         let (early, late): (Vec<_>, Vec<_>) =
             (0..6_000).map(|n| (n, parks(n))).partition(|(n, _)| n.is_multiple_of(50));
         drop(end_early);
-        early.into_iter().for_each(|(_, task)| task.join().unwrap()); // what comes now is looked at all over the place
+        early.into_iter().for_each(|(_, task)| task.join().unwrap()); // the slots that are free now lie all over the table
         let over = Arc::new(AtomicBool::new(false));
         let spawns = || {
             let over = over.clone();
@@ -702,31 +702,32 @@ fn a_dump_of_a_hundred_thousand_tasks_lets_others_run_meanwhile() {
             .collect();
         let count = |dump: &TaskDump| dump.tasks().iter().filter(|task| task.operation() == Some("recv")).count();
         until(|| count(&runtime.dump()) == TASKS);
-        let (over, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let longest = Arc::new(AtomicUsize::new(0));
+        let (over, longest) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let held_up = Arc::new(AtomicUsize::new(0));
         let (begins, begun) = std::sync::mpsc::channel();
         let other = runtime.spawn({
-            let (over, turns, longest) = (over.clone(), turns.clone(), longest.clone());
+            let (over, longest, held_up) = (over.clone(), longest.clone(), held_up.clone());
             move || {
                 begins.send(()).unwrap();
                 while !over.load(Ordering::Relaxed) {
                     let before = thread_time();
                     task::yield_now();
-                    longest.fetch_max((thread_time() - before).as_micros() as usize, Ordering::Relaxed);
-                    turns.fetch_add(1, Ordering::Relaxed);
+                    let micros = (thread_time() - before).as_micros() as usize;
+                    longest.fetch_max(micros, Ordering::Relaxed);
+                    held_up.fetch_add(usize::from(micros > 100), Ordering::Relaxed);
                 }
             }
         });
         begun.recv().unwrap();
-        let (begun, before) = (Instant::now(), turns.load(Ordering::Relaxed));
+        let begun = Instant::now();
         let dump = runtime.dump();
-        let turns = turns.load(Ordering::Relaxed) - before;
+        let held_up = held_up.load(Ordering::Relaxed);
         let (longest, took) = (Duration::from_micros(longest.load(Ordering::Relaxed) as u64), begun.elapsed());
         assert_eq!((count(&dump), dump.silent().count()), (TASKS, 0));
         assert!(dump.tasks().iter().filter(|task| task.stack().high_water.is_some()).count() >= TASKS);
         println!("a dump of {TASKS} tasks took {took:?}; its worker ran nothing else for {longest:?} at most");
-        // In one go there would be hardly any; a hundred and more, one after each quarter of a millisecond, there should be.
-        assert!(turns >= 20, "{turns} turns of the other task meanwhile");
+        // It takes the worker 30 ms and more, a quarter of one at a time: in one go it would hold up the other task once.
+        assert!(held_up >= 20, "held up {held_up} times");
         // The bound is for busy machines and unoptimised code.
         assert!(took < Duration::from_secs(5), "{took:?}");
         over.store(true, Ordering::Relaxed);

@@ -47,7 +47,7 @@ fn whole_characters(bytes: &[u8]) -> usize {
     bytes.len() - begun
 }
 
-/// `bytes` as text on one line: line ends, controls, what reverses or hides text, bytes that are no UTF-8 and (if
+/// `bytes` as text on one line: line ends, controls, what reverses, hides or widens text, bytes that are no UTF-8 and (if
 /// `ascii`) all other than ASCII are written as Rust writes them in a string, so that nothing in it acts on a terminal
 /// and nothing is lost.
 pub(crate) fn escape(bytes: &[u8], ascii: bool) -> String {
@@ -70,7 +70,7 @@ pub(crate) fn escape(bytes: &[u8], ascii: bool) -> String {
 /// Characters that are no controls and yet change how what is around them looks: line separators, directions, the
 /// byte order mark, what makes a wide picture of the character before.
 fn acts(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{fe0f}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fe0f}' | '\u{feff}')
 }
 
 /// `bytes` sixteen a line after `indent`, as `hexdump -C` has them; `offset` is that of the first.

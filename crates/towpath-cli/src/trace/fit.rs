@@ -9,7 +9,7 @@ pub(crate) const LINE: usize = 64;
 
 /// How many columns `text`, which has no escapes in it, takes.
 pub(crate) fn width(text: &str) -> usize {
-    // Of one that has no escapes: a column each, as `width` would find by looking each up.
+    // An ASCII character takes one column: none need be looked up.
     if text.is_ascii() { text.len() } else { text.width() }
 }
 

@@ -15,7 +15,7 @@ use crate::output::text::escape;
 /// Where data goes below a line.
 const INDENT: usize = 4;
 
-/// The line for a segment, and what it carries below it, if that is asked for: on a terminal of so many columns.
+/// The line for a segment; and below it what it carries, if `data` says on how many columns.
 pub(crate) fn segment(text: &mut String, told: &Told<'_>, ends: &mut Ends, data: Option<usize>, look: Look) {
     let (segment, step) = (told.segment, told.step);
     let number = look.paint(NUMBER, step.flow);

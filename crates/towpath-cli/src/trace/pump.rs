@@ -4,7 +4,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::net::netdevice;
 use towpath_capture::file::Interface;
@@ -23,6 +23,11 @@ use crate::exit::{Exit, Failure, reason};
 
 /// How often one looks whether an interface that is down still exists: of that the kernel tells nothing.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// How long packets gather where many come. Nobody sees the difference, and the kernel has room for them.
+const GATHER: Duration = Duration::from_millis(1);
+/// How long is spent at most on what has passed before the order to stop.
+const REST: Duration = Duration::from_millis(200);
 
 /// What the thread needs.
 pub(super) struct Pump {
@@ -60,7 +65,7 @@ impl Pump {
     }
 
     fn take_file(&mut self, packets: &mut FilePackets) -> Result<(), Failure> {
-        while !self.is_enough() {
+        while !self.is_enough() && !self.stop.is_raised() {
             let dropped = packets.dropped();
             let Some(frame) = packets.read()? else { break };
             let over = if self.saver.as_ref().is_some_and(|saver| !saver.knows(frame.interface)) {
@@ -99,8 +104,18 @@ impl Pump {
         let mut is_down = false;
         // The kernel counts on; it is asked when a connection is over.
         let mut dropped = 0;
+        let mut woken = None;
+        // Once the order to stop has come: what has passed by then is taken in, and until when that is tried.
+        let mut rest: Option<(Timestamp, Instant)> = None;
         while !self.is_enough() {
+            if rest.is_none() && self.stop.is_raised() {
+                rest = Some((Timestamp::from(SystemTime::now()), Instant::now() + REST));
+            }
+            if rest.is_some_and(|(_, end)| Instant::now() >= end) {
+                break;
+            }
             let frame = match capture.read(Some(Duration::ZERO)).map_err(|e| failed(&e))? {
+                Some(Event::Frame(frame)) if rest.is_some_and(|(stop, _)| frame.time > stop) => break,
                 Some(Event::Frame(frame)) => frame,
                 Some(Event::Down) => {
                     is_down = true;
@@ -108,11 +123,13 @@ impl Pump {
                     continue;
                 }
                 Some(_) => continue,
+                None if rest.is_some() => break,
                 None => {
                     if is_down && netdevice::index_to_name(&socket, index).is_err() {
                         return Err(Failure::new(Exit::Other, format!("trace {interface}: it has been deleted")));
                     }
-                    self.pause(&socket, is_down.then_some(LOOK))?;
+                    self.pause(&socket, is_down.then_some(LOOK), woken)?;
+                    woken = Some(Instant::now());
                     continue;
                 }
             };
@@ -128,13 +145,19 @@ impl Pump {
         Ok(())
     }
 
-    /// Nothing has come for now: others may read what was written, and we wait.
-    fn pause(&mut self, socket: &OwnedFd, timeout: Option<Duration>) -> Result<(), Failure> {
+    /// Nothing has come for now: others may read what was written, and we wait. If that was so just before too, and many
+    /// packets come one by one, they are left to gather: each time that somebody is woken costs as much as some packets do.
+    fn pause(&mut self, socket: &OwnedFd, timeout: Option<Duration>, woken: Option<Instant>) -> Result<(), Failure> {
         if let Some(saver) = &mut self.saver {
             saver.flush()?;
         }
-        let waited = self.stop.wait_readable(socket.as_fd(), timeout);
-        waited.map(drop).map_err(|e| Failure::new(Exit::Other, format!("trace: poll: {}", reason(&e))))
+        let wait = || {
+            if woken.is_some_and(|woken| woken.elapsed() < GATHER) && !self.stop.wait(GATHER)? {
+                return Ok(());
+            }
+            self.stop.wait_readable(socket.as_fd(), timeout).map(drop)
+        };
+        wait().map_err(|e| Failure::new(Exit::Other, format!("trace: poll: {}", reason(&e))))
     }
 
     fn describe(&mut self, number: u32, interface: &Interface) -> Result<(), Failure> {
@@ -142,9 +165,7 @@ impl Pump {
     }
 
     fn is_enough(&self) -> bool {
-        self.stop.is_raised()
-            || self.queue.is_deaf
-            || self.count.is_some_and(|count| self.tracer.tally().segments >= count)
+        self.queue.is_deaf || self.count.is_some_and(|count| self.tracer.tally().segments >= count)
     }
 
     /// Takes in one frame; gives the connection that is over by it.

@@ -44,12 +44,23 @@ impl Stop {
 
     /// Waits until `fd` is readable, at most for `timeout`; false if the order came.
     pub(crate) fn wait_readable(&self, fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
+        Stop::poll(
+            &mut [PollFd::new(&self.0.bell, PollFlags::IN), PollFd::from_borrowed_fd(fd, PollFlags::IN)],
+            timeout,
+        )
+    }
+
+    /// Waits for so long; false if the order came.
+    pub(crate) fn wait(&self, time: Duration) -> io::Result<bool> {
+        Stop::poll(&mut [PollFd::new(&self.0.bell, PollFlags::IN)], Some(time))
+    }
+
+    /// Waits for one of these, of which the bell is the first.
+    fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<bool> {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         loop {
-            let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN), PollFd::new(&self.0.bell, PollFlags::IN)];
-            match poll(&mut fds, timeout.as_ref()) {
-                Ok(_) if !fds[1].revents().is_empty() => return Ok(false),
-                Ok(_) => return Ok(true),
+            match poll(fds, timeout.as_ref()) {
+                Ok(_) => return Ok(fds[0].revents().is_empty()),
                 Err(Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }

@@ -132,7 +132,9 @@ impl Owned {
             }
         }
         let needed: Vec<u32> = self.found.values().copied().flatten().collect();
-        watcher.learn_owners_of(&needed, self.known.values().map(|&(inode, _)| inode));
+        if !needed.is_empty() {
+            watcher.learn_owners_of(&needed, self.known.values().map(|&(inode, _)| inode));
+        }
     }
 
     fn passes(&mut self, watcher: &Watcher, step: &Step) -> bool {

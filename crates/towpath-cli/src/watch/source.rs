@@ -56,11 +56,12 @@ impl Source {
         self.diag.find(ends.0, ends.1, want)
     }
 
-    /// Makes the owners of the sockets `needed` known, by inode. If one of them is new, all processes are looked through,
-    /// which is the dearest step of all; so then `all` that may be needed later are looked for too.
+    /// Makes the owners of the sockets `needed` known, by inode, and looks whether those that were known are there still. If
+    /// one of these sockets is new, all processes are looked through, which is the dearest step of all; so then `all` that may
+    /// be needed later are looked for too.
     pub(crate) fn learn_owners(&mut self, needed: impl IntoIterator<Item = u32>, all: impl Iterator<Item = u32>) {
         if needed.into_iter().all(|inode| self.known.contains(&inode)) {
-            return self.owners.refresh();
+            return self.owners.update(all.filter(|inode| self.known.contains(inode)));
         }
         self.known.clear();
         self.known.extend(all);

@@ -328,7 +328,7 @@ impl Bustle {
                     // Somebody's: there are as many as there are clients.
                     drop(listener.accept().unwrap());
                     set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
-                    // Whoever watches any sockets hears of half of this and keeps so much of it.
+                    // The kernel tells whoever watches other ports of some of this too: so much that it may lose what it is for.
                     thread::sleep(Duration::from_micros(200));
                 }
             })

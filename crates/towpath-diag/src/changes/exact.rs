@@ -31,8 +31,8 @@ const RING_KIB: &str = "1024";
 /// How many pages of one ring are read at a time.
 const PAGES: usize = 64;
 
-/// How often all rings are read in search of one event. If there is always something newer and it is not wanted, whoever
-/// waits is asked whether to go on, and looks again after so long.
+/// How often all rings are read in search of one event, so that whoever waits can look at the time where much comes that is
+/// not wanted; and when to look again then at what is held.
 const READINGS: usize = 8;
 const SOON: Duration = Duration::from_millis(1);
 

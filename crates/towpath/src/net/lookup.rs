@@ -316,13 +316,13 @@ mod tests {
     #[test]
     fn a_lookup_is_given_up_at_its_deadline_and_ends_by_itself() {
         // One that has not begun by its deadline never does: on a busy machine a longer one may be needed.
-        let begun = [20, 200, 2_000, 20_000].into_iter().any(|patience| {
+        let has_begun = [20, 200, 2_000, 20_000].into_iter().any(|patience| {
             let (release, gate) = mpsc::channel::<()>();
-            let (begun, begins) = mpsc::channel();
+            let (tell, told) = mpsc::channel();
             let (finished, end) = mpsc::channel();
             let deadline = Instant::now() + Duration::from_millis(patience);
             let slow = move || {
-                begun.send(()).expect("the test looks at it");
+                tell.send(()).expect("the test looks at it");
                 let released = gate.recv();
                 finished.send(released).expect("the test waits for it");
             };
@@ -331,14 +331,14 @@ mod tests {
                 _ => panic!("it cannot have finished"),
             }
             assert!(Instant::now() >= deadline);
-            let begun = begins.recv().is_ok();
-            if begun {
+            let has_begun = told.recv().is_ok();
+            if has_begun {
                 release.send(()).expect("it still runs");
                 assert_eq!(end.recv(), Ok(Ok(())));
             }
-            begun
+            has_begun
         });
-        assert!(begun);
+        assert!(has_begun);
     }
 
     #[test]

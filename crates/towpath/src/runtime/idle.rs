@@ -85,11 +85,9 @@ impl Worker {
     /// Says that this worker is idle, and looks whether others have tasks that it can start.
     pub(super) fn look_around(&self) -> Idle {
         let state = &self.remote.idle;
-        if !state.idle.load(Ordering::Relaxed) {
-            // Counted before it can be seen: who finds it idle counts it no more.
-            self.runtime.idle.fetch_add(1, Ordering::SeqCst);
-            state.idle.store(true, Ordering::SeqCst); // by nobody else
-        }
+        // Counted first: whoever finds it idle takes it off the count. It was not idle: see `run`.
+        self.runtime.idle.fetch_add(1, Ordering::SeqCst);
+        state.idle.store(true, Ordering::SeqCst);
         let Some(workers) = self.runtime.remotes.get() else { return Idle::Nothing }; // the runtime is about to start
         let others = workers.iter().filter(|remote| !Arc::ptr_eq(remote, &self.remote));
         let mut left = None;
@@ -159,7 +157,7 @@ impl Shared {
 
     #[cold]
     fn wake_one_idle(&self) {
-        let mut idle = self.remotes().iter().filter(|remote| remote.idle.idle.load(Ordering::Relaxed));
+        let mut idle = self.remotes().iter().filter(|remote| remote.idle.idle.load(Ordering::SeqCst));
         if let Some(remote) = idle.find(|remote| self.busy(remote)) {
             remote.wake();
         }

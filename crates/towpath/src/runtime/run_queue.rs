@@ -16,7 +16,7 @@ pub(super) struct RunQueue(UnsafeCell<Ring>);
 struct Ring {
     /// As many as a power of two, or none yet.
     slots: Vec<Next>,
-    /// How many have ever been taken out, and put in; counted round.
+    /// How many have ever been taken out, and put in. Both wrap around.
     taken: usize,
     put: usize,
 }

@@ -10,7 +10,6 @@ use towpath::sync::channel::{self, Receiver, Sender};
 use towpath::task::JoinHandle;
 use towpath::{PollerKind, Runtime};
 
-use crate::PLAYS;
 use crate::hands::Hands;
 use crate::ops::Me;
 use crate::rng::Rng;
@@ -92,14 +91,10 @@ impl Scene {
         Scene { rng, scenario, house, places, own, done: channel::unbounded(), started: 0, joins: Vec::new() }
     }
 
-    /// True so often; but of the first two times that a kind is played, once true and once not.
+    /// True so often; but of the first two times that each kind is played, once true and once not.
     pub(crate) fn either(&mut self, percent: usize) -> bool {
         let chance = self.rng.chance(percent);
-        match self.scenario.number as usize / PLAYS.len() {
-            0 => true,
-            1 => false,
-            _ => chance,
-        }
+        self.scenario.either.unwrap_or(chance)
     }
 
     /// Writes down what was chosen, for the report of a failure.

@@ -229,11 +229,9 @@ impl<'a> Stage<'a> {
         let mut rng = Rng::new(self.args.seed ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93));
         // Each kind twice at first, so that a short run has had them all, and each both ways (`Scene::either`).
         let (nth, kinds) = (number as usize, PLAYS.len());
-        let (name, play) = match PLAYS[nth % kinds] {
-            (name, _, play) if nth < 2 * kinds && self.args.only.is_none() => (name, play),
-            _ => rng.pick(&self.plays),
-        };
-        let scenario = Scenario::begin(number, name);
+        let first = self.args.only.is_none() && nth < 2 * kinds;
+        let (name, play) = if first { (PLAYS[nth % kinds].0, PLAYS[nth % kinds].2) } else { rng.pick(&self.plays) };
+        let scenario = Scenario::begin(number, name, first.then_some(nth < kinds));
         let own = rng.chance(25).then(|| {
             let workers = rng.between(1, 3);
             scenario.note(&format!("own={workers}"));

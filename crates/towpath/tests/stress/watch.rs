@@ -22,6 +22,8 @@ static RUNTIMES: Mutex<Vec<Weak<Runtime>>> = Mutex::new(Vec::new());
 pub(crate) struct Scenario {
     pub(crate) number: u64,
     pub(crate) name: &'static str,
+    /// Which way it goes where it may go two, if that is not left to chance.
+    pub(crate) either: Option<bool>,
     started: Instant,
     /// What it chose.
     notes: Mutex<String>,
@@ -49,9 +51,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Scenario {
-    pub(crate) fn begin(number: u64, name: &'static str) -> Arc<Scenario> {
+    pub(crate) fn begin(number: u64, name: &'static str, either: Option<bool>) -> Arc<Scenario> {
         let (notes, actors) = (Mutex::default(), Mutex::default());
-        let scenario = Arc::new(Scenario { number, name, started: Instant::now(), notes, actors });
+        let scenario = Arc::new(Scenario { number, name, either, started: Instant::now(), notes, actors });
         lock(&RUNNING).insert(number, scenario.clone());
         scenario
     }

@@ -41,8 +41,9 @@ pub(super) unsafe fn unmap(range: Range<usize>) {
     let low = ptr::with_exposed_provenance_mut(range.start);
     // SAFETY: the caller's promise.
     let unmapped = unsafe { rustix::mm::munmap(low, range.len()) };
-    if unmapped.is_err() {
-        // It would have left two mappings of one, and there are as many as there may be (`vm.max_map_count`).
+    if let Err(error) = unmapped {
+        // It would have made two mappings of one, and there are as many as there may be (`vm.max_map_count`).
+        debug_assert!(error == rustix::io::Errno::NOMEM, "munmap of a stack: {error}");
         // SAFETY: the caller's promise.
         unsafe { discard(range) };
     }
