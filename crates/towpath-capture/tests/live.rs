@@ -249,6 +249,22 @@ fn its_descriptor_says_when_there_is_something() {
 }
 
 #[test]
+fn what_has_passed_when_it_is_stopped_is_read_and_nothing_else() {
+    if !in_namespace("what_has_passed_when_it_is_stopped_is_read_and_nothing_else") {
+        return;
+    }
+    let mut capture = Capture::builder().interface("lo").open().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let before = [talk(&listener), talk(&listener)];
+    capture.stop().unwrap();
+    talk(&listener);
+    let flows = read_until_ended(&mut capture, 2, |_| {}).finish();
+    assert_eq!(flows.iter().map(|flow| flow.ends.client.addr).collect::<Vec<_>>(), before);
+    assert!(flows.iter().all(|flow| flow.verdict == Verdict::Clean), "{flows:?}");
+    assert_eq!(capture.read(Some(Duration::ZERO)).unwrap(), None);
+}
+
+#[test]
 fn it_goes_on_when_the_interface_comes_back() {
     if !in_namespace("it_goes_on_when_the_interface_comes_back") {
         return;

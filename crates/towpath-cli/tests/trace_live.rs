@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use apart::{apart, connect, do_it, has_tracepoints, listen, objects, scratch, trace};
+use apart::{apart, connect, do_it, has_tracepoints, listen, objects, scratch, silent_resolver, trace};
 use common::{PATIENCE, Running, assert_has, missing, run, skipped, towpath};
 use rustix::process::Signal;
 
@@ -88,6 +88,30 @@ fn what_has_passed_by_then_is_shown_when_it_is_stopped() {
             }
             assert_eq!(done.stdout.matches(" clean ").count(), 3, "{}", done.stdout);
         }
+    });
+}
+
+#[test]
+fn a_signal_need_not_wait_for_names() {
+    apart("a_signal_need_not_wait_for_names", || {
+        let resolver = silent_resolver();
+        let asked = || resolver.recv(&mut [0; 512]).unwrap();
+        let (listener, addr) = listen();
+        let port = addr.port().to_string();
+        let trace = trace(&["--lines", "--resolve", &port]);
+        for _ in 0..100 {
+            talk(&listener);
+        }
+        asked();
+        trace.signal(Signal::INT);
+        let done = trace.finish().expect_code(130);
+        assert_has(&done.stdout, "#100 handshake ");
+        assert_has(&done.stdout, &addr.to_string());
+
+        let watch = Running::start(towpath(["watch", "--once", "--resolve", &port]));
+        asked();
+        watch.signal(Signal::INT);
+        assert_eq!(watch.finish().expect_code(130).stdout, "");
     });
 }
 

@@ -79,6 +79,11 @@ impl Program {
     /// The most instructions that the kernel takes, BPF_MAXINSNS.
     pub const MOST: usize = 4096;
 
+    /// One that wants no packet.
+    pub(super) fn nothing() -> Program {
+        Program(vec![Op::Return(0)])
+    }
+
     /// Its instructions.
     pub fn ops(&self) -> &[Op] {
         &self.0

@@ -257,6 +257,15 @@ impl Capture {
         }
     }
 
+    /// Ends it: what passes from now on is not captured. What has passed by now can still be read, until there is no more.
+    ///
+    /// # Errors
+    ///
+    /// As setsockopt(2) for SO_ATTACH_FILTER.
+    pub fn stop(&mut self) -> io::Result<()> {
+        sys::attach(self.socket.as_fd(), bpf::Program::nothing().code())
+    }
+
     /// What has been received and dropped since the beginning.
     ///
     /// # Errors

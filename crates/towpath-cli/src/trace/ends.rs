@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+use towpath::sync::channel::Receiver;
 
 use crate::watch::names::Names;
 
-/// How long a line waits for the names on it. A name that takes longer is there the next time.
+/// How long lines wait for the names on them. One that takes longer is there the next time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Shows addresses.
@@ -28,15 +30,15 @@ impl Ends {
         Ok(Ends { names: Some(Names::start()?) })
     }
 
+    /// Waits a little for the names of these; or returns the signal that comes first.
+    pub(crate) fn learn(&mut self, addresses: impl Iterator<Item = IpAddr>, stop: &Receiver<i32>) -> Option<i32> {
+        let names = self.names.as_mut()?;
+        if names.ask(addresses) { names.wait(PATIENCE, stop) } else { None }
+    }
+
     /// `127.0.0.1:8330`, `localhost:8330`
-    pub(crate) fn show(&mut self, end: SocketAddr) -> String {
-        let Some(names) = &mut self.names else { return end.to_string() };
-        let ip = end.ip();
-        if names.of(ip).is_none() {
-            names.ask([ip]);
-            names.wait(PATIENCE);
-        }
-        match names.of(ip) {
+    pub(crate) fn show(&self, end: SocketAddr) -> String {
+        match self.names.as_ref().and_then(|names| names.of(end.ip())) {
             Some(name) => format!("{name}:{}", end.port()),
             None => end.to_string(),
         }

@@ -58,7 +58,7 @@ impl Ladder {
 
     /// The lines for a segment, on a terminal of `width` columns: with the connection's heading if the segment before was
     /// another's.
-    pub(crate) fn segment(&mut self, text: &mut String, told: &Told<'_>, ends: &mut Ends, width: usize) {
+    pub(crate) fn segment(&mut self, text: &mut String, told: &Told<'_>, ends: &Ends, width: usize) {
         let drawing = Drawing { look: self.look, width: width.min(WIDEST) };
         if self.last != Some(told.step.flow) {
             let addrs = told.ends().map(|end| ends.show(*end));
@@ -85,14 +85,7 @@ impl Ladder {
     }
 
     /// The lines for the end of a connection, or for where it stands when the capture ends.
-    pub(crate) fn ended(
-        &mut self,
-        text: &mut String,
-        flow: &Flow,
-        dropped: Option<u64>,
-        ends: &mut Ends,
-        width: usize,
-    ) {
+    pub(crate) fn ended(&mut self, text: &mut String, flow: &Flow, dropped: Option<u64>, ends: &Ends, width: usize) {
         let drawing = Drawing { look: self.look, width: width.min(WIDEST) };
         if self.last != Some(flow.id) {
             let addrs = flow.ends.map(|end| ends.show(end.addr));

@@ -16,7 +16,7 @@ use crate::output::text::escape;
 const INDENT: usize = 4;
 
 /// The line for a segment; and below it what it carries, if `data` says on how many columns.
-pub(crate) fn segment(text: &mut String, told: &Told<'_>, ends: &mut Ends, data: Option<usize>, look: Look) {
+pub(crate) fn segment(text: &mut String, told: &Told<'_>, ends: &Ends, data: Option<usize>, look: Look) {
     let (segment, step) = (told.segment, told.step);
     let number = look.paint(NUMBER, step.flow);
     let time = look.paint(ASIDE, words::elapsed(step.since, look.ascii));

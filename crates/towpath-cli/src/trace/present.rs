@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::mem;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
+use towpath::sync::channel::Receiver;
 use towpath_capture::flow::{Flow, FlowId};
 
 use super::ends::Ends;
@@ -73,6 +75,11 @@ impl Presenter {
         Presenter { form, shape, data, ends, ladder: Ladder::new(look, data), queue: Queue::new(HELD) }
     }
 
+    /// Waits a little for the names of these addresses, if there are to be names; or returns the signal that comes first.
+    pub(crate) fn learn(&mut self, addresses: impl Iterator<Item = IpAddr>, stop: &Receiver<i32>) -> Option<i32> {
+        self.ends.learn(addresses, stop)
+    }
+
     /// The text for a segment, on a terminal of `width` columns.
     pub(crate) fn segment(&mut self, told: &Told<'_>, width: usize, text: &mut String) {
         let Form::Human { stdout: look, .. } = self.form else {
@@ -82,11 +89,11 @@ impl Presenter {
         };
         match self.shape {
             Shape::Lines => {
-                lines::segment(text, told, &mut self.ends, self.data.then_some(width), look);
+                lines::segment(text, told, &self.ends, self.data.then_some(width), look);
             }
-            Shape::Ladders => self.ladder.segment(text, told, &mut self.ends, width),
+            Shape::Ladders => self.ladder.segment(text, told, &self.ends, width),
             Shape::LadderByLadder => {
-                let ends = &mut self.ends;
+                let ends = &self.ends;
                 let draw = |ladder: &mut Ladder, text: &mut String| ladder.segment(text, told, ends, width);
                 self.queue.draw(told.step.flow, &mut self.ladder, text, draw);
             }
@@ -101,9 +108,9 @@ impl Presenter {
         };
         match self.shape {
             Shape::Lines => *text += &lines::ended(flow, dropped, look),
-            Shape::Ladders => self.ladder.ended(text, flow, dropped, &mut self.ends, width),
+            Shape::Ladders => self.ladder.ended(text, flow, dropped, &self.ends, width),
             Shape::LadderByLadder => {
-                let ends = &mut self.ends;
+                let ends = &self.ends;
                 let draw = |ladder: &mut Ladder, text: &mut String| ladder.ended(text, flow, dropped, ends, width);
                 self.queue.draw(flow.id, &mut self.ladder, text, draw);
                 self.queue.over(flow.id, &mut self.ladder, text);

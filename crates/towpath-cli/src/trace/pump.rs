@@ -26,8 +26,6 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// How long packets gather where many come. Nobody sees the difference, and the kernel has room for them.
 const GATHER: Duration = Duration::from_millis(1);
-/// How long is spent at most on what has passed before the order to stop.
-const REST: Duration = Duration::from_millis(200);
 
 /// What the thread needs.
 pub(super) struct Pump {
@@ -105,17 +103,14 @@ impl Pump {
         // The kernel counts on; it is asked when a connection is over.
         let mut dropped = 0;
         let mut woken = None;
-        // Once the order to stop has come: what has passed by then is taken in, and until when that is tried.
-        let mut rest: Option<(Timestamp, Instant)> = None;
+        // Once the order has come, what has passed by then is taken in.
+        let mut stopping = false;
         while !self.is_enough() {
-            if rest.is_none() && self.stop.is_raised() {
-                rest = Some((Timestamp::from(SystemTime::now()), Instant::now() + REST));
-            }
-            if rest.is_some_and(|(_, end)| Instant::now() >= end) {
-                break;
+            if !stopping && self.stop.is_raised() {
+                capture.stop().map_err(|e| failed(&e))?;
+                stopping = true;
             }
             let frame = match capture.read(Some(Duration::ZERO)).map_err(|e| failed(&e))? {
-                Some(Event::Frame(frame)) if rest.is_some_and(|(stop, _)| frame.time > stop) => break,
                 Some(Event::Frame(frame)) => frame,
                 Some(Event::Down) => {
                     is_down = true;
@@ -123,7 +118,7 @@ impl Pump {
                     continue;
                 }
                 Some(_) => continue,
-                None if rest.is_some() => break,
+                None if stopping => break,
                 None => {
                     if is_down && netdevice::index_to_name(&socket, index).is_err() {
                         return Err(Failure::new(Exit::Other, format!("trace {interface}: it has been deleted")));

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use towpath::sync::channel::{Sender, TrySendError};
 use towpath_capture::flow::{Flow, Step};
@@ -22,6 +23,18 @@ pub(super) enum Happening {
     Over(Box<Flow>, Option<u64>),
     /// The interface has been taken down.
     Down,
+}
+
+impl Happening {
+    /// Both ends of the connection that it is about.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let ends = match self {
+            Happening::Segment(passed) => Some([passed.segment.from, passed.segment.to]),
+            Happening::Over(flow, _) => Some([flow.ends.client.addr, flow.ends.server.addr]),
+            Happening::Down => None,
+        };
+        ends.into_iter().flatten().map(|end| end.ip())
+    }
 }
 
 /// A segment that passed.

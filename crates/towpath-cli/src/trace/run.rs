@@ -174,7 +174,14 @@ impl Show<'_> {
     fn run(mut self, deadline: Option<Instant>) -> Ended {
         let ended = loop {
             match self.next(deadline) {
-                Ok(happening) => self.show(happening),
+                Ok(happening) => {
+                    let batch = self.batch(happening);
+                    let signal = self.presenter.learn(batch.iter().flat_map(Happening::addresses), self.stop);
+                    self.show(batch);
+                    if let Some(signal) = signal {
+                        break Ended::Signal(signal);
+                    }
+                }
                 Err(ended) => break ended,
             }
         };
@@ -182,7 +189,7 @@ impl Show<'_> {
         // What was taken in by then, and how the connections stand that are open.
         while let Ok(happening) = self.happenings.recv() {
             if !matches!(ended, Ended::Unread(_)) {
-                self.show(happening);
+                self.show(self.batch(happening));
             }
         }
         let mut rest = String::new();
@@ -218,11 +225,15 @@ impl Show<'_> {
         }
     }
 
-    /// Shows this and what has happened meanwhile.
-    fn show(&mut self, first: Happening) {
+    /// This and what has happened meanwhile.
+    fn batch(&self, first: Happening) -> Vec<Happening> {
+        std::iter::once(first).chain(self.happenings.try_iter()).take(BATCH).collect()
+    }
+
+    fn show(&mut self, batch: Vec<Happening>) {
         let width = columns();
         let mut text = String::with_capacity(BATCH * SEGMENT);
-        for happening in std::iter::once(first).chain(self.happenings.try_iter()).take(BATCH) {
+        for happening in batch {
             match happening {
                 Happening::Segment(passed) => {
                     if passed.left_out > 0 {

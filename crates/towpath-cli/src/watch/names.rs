@@ -4,49 +4,43 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::{io, thread};
+
+use signal_hook::consts::SIGTERM;
+use towpath::sync::channel::{self, Receiver, Sender};
+use towpath::time::Instant;
 
 /// How many lookups go on at once.
 const THREADS: usize = 4;
 /// How many names are kept; beyond that, addresses stay what they are.
 const MOST: usize = 10_000;
 
+/// An address, and its name if the resolver knows one.
+type Found = (IpAddr, Option<String>);
+
 /// Names of addresses, as far as they are known by now.
 #[derive(Debug)]
 pub(crate) struct Names {
-    /// `None`: the resolver knows no name.
+    /// `None`: the resolver knows no name, or has not said so yet.
     known: HashMap<IpAddr, Option<String>>,
-    desk: Arc<Desk>,
-}
-
-#[derive(Debug, Default)]
-struct Desk {
-    papers: Mutex<Papers>,
-    /// Something was asked, or found.
-    moved: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Papers {
-    asked: Vec<IpAddr>,
-    found: Vec<(IpAddr, Option<String>)>,
-    /// How many are being looked up.
+    /// How many it has not said yet.
     pending: usize,
+    asked: Sender<IpAddr>,
+    found: Receiver<Found>,
 }
 
 impl Names {
     /// Knows none, and can ask.
     pub(crate) fn start() -> io::Result<Names> {
-        let desk = Arc::new(Desk::default());
+        let (asked, asks) = channel::unbounded();
+        let (tell, found) = channel::unbounded();
         for _ in 0..THREADS {
-            let desk = Arc::clone(&desk);
-            thread::Builder::new().name("names".into()).spawn(move || desk.look_up())?;
+            let (asks, tell) = (asks.clone(), tell.clone());
+            thread::Builder::new().name("names".into()).spawn(move || look_up(&asks, &tell))?;
         }
-        Ok(Names { known: HashMap::new(), desk })
+        Ok(Names { known: HashMap::new(), pending: 0, asked, found })
     }
 
     /// The name of `address`, if it is known and has one.
@@ -54,59 +48,52 @@ impl Names {
         self.known.get(&address)?.as_deref()
     }
 
-    /// Asks for those of `addresses` that were never asked for, and takes in what was found meanwhile.
-    pub(crate) fn ask(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
-        let mut papers = self.desk.papers();
-        for (address, name) in papers.found.drain(..) {
-            self.known.insert(address, name);
+    /// Asks for those of `addresses` that were never asked for, and says whether there are any; takes in what was found
+    /// meanwhile.
+    pub(crate) fn ask(&mut self, addresses: impl IntoIterator<Item = IpAddr>) -> bool {
+        while let Ok(found) = self.found.try_recv() {
+            self.take(found);
         }
+        let mut any = false;
         for address in addresses {
-            if self.known.len() < MOST && !address.is_unspecified() && !self.known.contains_key(&address) {
+            let is_new = self.known.len() < MOST && !address.is_unspecified() && !self.known.contains_key(&address);
+            if is_new && self.asked.send(address).is_ok() {
                 self.known.insert(address, None);
-                papers.asked.push(address);
-                papers.pending += 1;
+                self.pending += 1;
+                any = true;
             }
         }
-        drop(papers);
-        self.desk.moved.notify_all();
+        any
     }
 
-    /// Waits until all that was asked for is found, or for `patience`.
-    pub(crate) fn wait(&mut self, patience: Duration) {
+    /// Waits until all that was asked for is found, or for `patience`; or returns the signal that comes first.
+    pub(crate) fn wait(&mut self, patience: Duration, stop: &Receiver<i32>) -> Option<i32> {
         let deadline = Instant::now() + patience;
-        let mut papers = self.desk.papers();
-        while papers.pending > 0 {
+        while self.pending > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            papers = self.desk.moved.wait_timeout(papers, left).unwrap_or_else(PoisonError::into_inner).0;
+            let found = towpath::select! {
+                recv(self.found) -> found => found.ok(),
+                recv(stop) -> signal => return Some(signal.unwrap_or(SIGTERM)),
+                timeout(left) => None,
+            };
+            self.take(found?);
         }
-        drop(papers);
-        self.ask([]);
+        None
+    }
+
+    fn take(&mut self, (address, name): Found) {
+        self.known.insert(address, name);
+        self.pending -= 1;
     }
 }
 
-impl Desk {
-    fn papers(&self) -> MutexGuard<'_, Papers> {
-        self.papers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Looks up what is asked for, as long as the process runs.
-    fn look_up(&self) {
-        let mut papers = self.papers();
-        loop {
-            let Some(address) = papers.asked.pop() else {
-                papers = self.moved.wait(papers).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            drop(papers);
-            // Where there is no name, getnameinfo(3) gives the address again.
-            let name = dns_lookup::lookup_addr(&address).ok().filter(|name| *name != address.to_string());
-            papers = self.papers();
-            papers.found.push((address, name));
-            papers.pending -= 1;
-            self.moved.notify_all();
+/// Looks up what is asked for, until nobody asks any more.
+fn look_up(asks: &Receiver<IpAddr>, tell: &Sender<Found>) {
+    for address in asks.iter() {
+        // Where there is no name, getnameinfo(3) gives the address again.
+        let name = dns_lookup::lookup_addr(&address).ok().filter(|name| *name != address.to_string());
+        if tell.send((address, name)).is_err() {
+            break;
         }
     }
 }
@@ -120,8 +107,10 @@ mod tests {
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let mut names = Names::start().unwrap();
         assert_eq!(names.of(loopback), None);
-        names.ask([loopback, loopback, [0, 0, 0, 0].into()]);
-        names.wait(Duration::from_secs(30));
+        let (_signal, stop) = channel::bounded(1);
+        assert!(names.ask([loopback, loopback, [0, 0, 0, 0].into()]));
+        assert!(!names.ask([loopback]));
+        assert_eq!(names.wait(Duration::from_secs(30), &stop), None);
         let direct = dns_lookup::lookup_addr(&loopback).ok().filter(|name| name != "127.0.0.1");
         assert_eq!(names.of(loopback), direct.as_deref());
     }

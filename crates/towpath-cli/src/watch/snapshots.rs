@@ -74,7 +74,9 @@ fn print(watcher: &mut Watcher, calls: &Calls<'_>, again: bool, once: bool) -> R
         names.ask(
             sockets.values().flat_map(|socket| std::iter::once(socket.local).chain(socket.peer)).map(|end| end.ip()),
         );
-        names.wait(RESOLVING);
+        if let Some(signal) = names.wait(RESOLVING, calls.stop) {
+            return Ok(Some(Ended::Signal(signal)));
+        }
     }
     let wholes = watcher.shown().iter().filter_map(|&number| watcher.whole(number));
     match out.form() {

@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test file is compiled with the whole of it, and uses its part")]
 
 use std::env;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -92,4 +92,16 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
 pub(crate) fn do_it(command: &str, words: &str) {
     let done = Command::new(command).args(words.split(' ')).output().unwrap();
     assert!(done.status.success(), "{command} {words}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Has the resolver ask somebody who never answers: the socket that it asks.
+pub(crate) fn silent_resolver() -> UdpSocket {
+    let etc = scratch("etc");
+    std::fs::create_dir_all(&etc).unwrap();
+    std::fs::write(etc.join("nsswitch.conf"), "hosts: dns\n").unwrap();
+    std::fs::write(etc.join("resolv.conf"), "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n").unwrap();
+    do_it("mount", &format!("--bind {} /etc", etc.display()));
+    let socket = UdpSocket::bind("127.0.0.1:53").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
 }

@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each test file is compiled with the whole of it, and uses its part")]
 
+use std::collections::HashSet;
 use std::env;
 use std::fs;
 use std::io::{self, Write};
@@ -367,7 +368,7 @@ impl Silent {
     /// How many connect to the address at this moment and have no answer (proc(5), `net/tcp`: state SYN_SENT). A socket that
     /// was closed may live on for a moment, in a process that another test starts and that has yet to call exec.
     pub(crate) fn asking(&self) -> usize {
-        connections_to(self.addr.port(), self.addr.is_ipv4(), "02")
+        connections_to(self.addr, "02")
     }
 
     /// Makes room in the queue: whoever asks gets an answer when its kernel asks again, a second after the first time.
@@ -377,15 +378,21 @@ impl Silent {
     }
 }
 
-/// How many sockets of this machine have that peer's port and state, by the numbers of proc(5)'s `net/tcp`.
-pub(crate) fn connections_to(port: u16, v4: bool, state: &str) -> usize {
-    let table = fs::read_to_string(if v4 { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" }).unwrap();
-    let peer = format!(":{port:04X}");
-    let matches = |line: &&str| {
-        let mut columns = line.split_ascii_whitespace().skip(2);
-        columns.next().is_some_and(|addr| addr.ends_with(&peer)) && columns.next() == Some(state)
+/// How many sockets of this machine have that peer and state, by the numbers of proc(5)'s `net/tcp`. A row may be there twice,
+/// or not at all, when others come and go.
+fn connections_to(peer: SocketAddr, state: &str) -> usize {
+    let table = fs::read_to_string(if peer.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" }).unwrap();
+    let bytes = match peer.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
     };
-    table.lines().filter(matches).count()
+    let words = bytes.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().expect("four")));
+    let peer = format!("{}:{:04X}", words.map(|word| format!("{word:08X}")).collect::<String>(), peer.port());
+    let local = |line: &'_ str| -> Option<String> {
+        let columns: Vec<_> = line.split_ascii_whitespace().collect();
+        (columns.get(2..4)? == [&*peer, state]).then(|| columns[1].to_owned())
+    };
+    table.lines().filter_map(local).collect::<HashSet<_>>().len()
 }
 
 /// Whether the kernel has something for whoever reads or accepts on the descriptor: asked without taking it.

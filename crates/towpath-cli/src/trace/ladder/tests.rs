@@ -56,10 +56,10 @@ impl Scene {
     fn show(&mut self, segment: &Segment<'_>, comment: &str) -> &mut Scene {
         let step = self.flows.push(segment);
         let told = Told { segment, step: &step, comment };
-        self.ladder.segment(&mut self.drawn, &told, &mut Ends::numeric(), self.width);
+        self.ladder.segment(&mut self.drawn, &told, &Ends::numeric(), self.width);
         if step.verdict.is_some() {
             let flow = self.flows.flow(step.flow).unwrap();
-            self.ladder.ended(&mut self.drawn, flow, Some(0), &mut Ends::numeric(), self.width);
+            self.ladder.ended(&mut self.drawn, flow, Some(0), &Ends::numeric(), self.width);
         }
         self
     }
