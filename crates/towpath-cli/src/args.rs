@@ -319,6 +319,11 @@ fn filter(typed: &str) -> Result<String, String> {
     typed.parse::<Filter>().map(|_| typed.to_owned()).map_err(|e| e.to_string())
 }
 
+/// The same of one that chooses segments.
+fn segment_filter(typed: &str) -> Result<String, String> {
+    typed.parse::<Filter>().map(|_| typed.to_owned()).map_err(|e| e.why)
+}
+
 /// A number is a process; what has a slash in it, or is anything else, a path.
 fn target(typed: &str) -> Result<Target, String> {
     if !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_digit()) {

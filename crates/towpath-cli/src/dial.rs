@@ -68,7 +68,11 @@ fn exit(done: Done) -> Exit {
 
 /// Dials again and again; each failure is told when it happens, and the first decides the exit code.
 fn run_repeated(context: Context<'_>, repeat: Repeat) -> Result<Exit, Failure> {
-    let input = Input::whole_stdin()?;
+    let mut reading = Some(Input::whole_stdin());
+    let input = towpath::select! {
+        join(reading) -> read => read.unwrap_or_else(|_| Err(Failure::new(Exit::Other, "read stdin: panicked")))?,
+        recv(context.stop) -> _ => return Ok(Exit::Interrupted),
+    };
     let (mut dials, mut failed, mut first) = (0, 0, None);
     let mut next = Instant::now();
     let end = loop {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use towpath::net::{Op, OpError};
@@ -89,7 +90,15 @@ impl Failure {
         let failure = Failure::new(Exit::of(error), reason(error));
         let (host, port) = split(addr);
         match failure.exit {
+            Exit::Usage if host.starts_with("[fe80:") && !host.contains('%') => failure.hint(format!(
+                "An address of one link needs its interface, as {}%eth0]:{port}; to see which there are: ip -6 addr",
+                host.trim_end_matches(']')
+            )),
             Exit::Usage => failure.hint(address_hint(addr)),
+            Exit::Refused if port == "0" => failure.hint("Nobody listens at port 0; name the one that is meant"),
+            Exit::Refused if !is_here(host) => {
+                failure.hint(format!("Nothing listens at port {port} there, or something on the way forbids it"))
+            }
             Exit::Refused => failure.hint(format!("Nothing listens there; try: towpath serve {port}")),
             Exit::TimedOut => failure.hint(format!(
                 "Nothing came back within {}: no such host, or something drops what we send; \
@@ -161,6 +170,12 @@ fn address_hint(addr: &str) -> String {
     }
 }
 
+/// Whether a host is this machine, as far as its name tells.
+fn is_here(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host.is_empty() || host == "localhost" || address.is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
+}
+
 /// An error's text as part of a sentence: the system's without its number and its capital.
 pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
@@ -228,6 +243,19 @@ mod tests {
         let failure = Failure::listen("127.0.0.1:8330", os(libc::EADDRINUSE));
         assert_eq!(failure.what, "listen tcp 127.0.0.1:8330: bind: address already in use");
         assert!(failure.hint.unwrap().ends_with("towpath serve 127.0.0.1:0"));
+    }
+
+    #[test]
+    fn a_refused_dial_is_told_what_may_help_where_it_went() {
+        let hint = |addr: &str, errno| Failure::dial(addr, Duration::ZERO, &os(errno)).hint.unwrap();
+        for here in [":80", "localhost:80", "127.1.2.3:80", "[::1]:80", "0.0.0.0:80"] {
+            assert!(hint(here, libc::ECONNREFUSED).ends_with("try: towpath serve 80"), "{here}");
+        }
+        for there in ["192.0.2.1:80", "[2001:db8::1]:80", "example.org:80"] {
+            assert!(hint(there, libc::ECONNREFUSED).starts_with("Nothing listens at port 80 there, or"), "{there}");
+        }
+        let scoped = Failure::dial("[fe80::1]:80", Duration::ZERO, &os(libc::EINVAL)).hint.unwrap();
+        assert!(scoped.contains("[fe80::1%eth0]:80"), "{scoped}");
     }
 
     #[test]

@@ -67,10 +67,13 @@ fn start(form: Form, mut command: Command) -> Result<Exit, Failure> {
 
 /// A runtime that `towpath tasks` may ask, if it is a server's: one that cannot be asked serves all the same.
 fn runtime(form: Form, is_server: bool) -> io::Result<Runtime> {
-    let forbidden = std::env::var_os("TOWPATH_INSPECT").is_some_and(|value| value == "0");
     let builder = Runtime::builder();
-    if !is_server || forbidden {
+    if !is_server {
         return builder.inspect(false).build();
+    }
+    match std::env::var_os("TOWPATH_INSPECT") {
+        Some(value) if value != "1" => return builder.build(), // which knows what else there may be
+        _ => {}
     }
     builder.clone().inspect(true).build().or_else(|why| {
         let runtime = builder.inspect(false).build()?;
@@ -95,7 +98,15 @@ fn run(form: Form, command: Command, stop: &Receiver<i32>) -> Exit {
         failure.exit
     });
     out.finish();
-    exit
+    // What could not be written at the end, nobody has told yet.
+    match out.lost().try_recv().map(|why| output::stdout_lost(Some(why))) {
+        Ok(Err(failure)) if exit == Exit::Done => {
+            out.event(&output::failure_event(&failure));
+            out.finish();
+            failure.exit
+        }
+        _ => exit,
+    }
 }
 
 fn no_runtime(error: &io::Error) -> Failure {

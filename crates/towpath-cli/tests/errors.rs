@@ -6,9 +6,10 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use common::{Finished, PATIENCE, Running, assert_has, dial, run, shell, skipped, towpath, within_patience};
+use common::{Finished, PATIENCE, Running, assert_has, dial, run, serve, shell, skipped, towpath, within_patience};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with};
 use rustix::process::Signal;
@@ -125,8 +126,8 @@ fn a_wrong_option_exits_2() {
 
 #[test]
 fn a_wrong_environment_exits_2_and_names_the_variable() {
-    for variable in ["TOWPATH_WORKERS", "TOWPATH_POLLER", "TOWPATH_STACK"] {
-        let mut command = towpath(["dial", "1"]);
+    for variable in ["TOWPATH_WORKERS", "TOWPATH_POLLER", "TOWPATH_STACK", "TOWPATH_INSPECT"] {
+        let mut command = towpath(["serve", "127.0.0.1:0"]);
         command.env(variable, "nonsense");
         let done = Running::start(command).finish().expect_code(2);
         assert_has(&done.stderr, variable);
@@ -141,6 +142,7 @@ fn refused_exits_3() {
     let text =
         format!("dial tcp {addr}: connect: connection refused. Nothing listens there; try: towpath serve {port}");
     says(run(["dial", &addr.to_string()]), 3, &text);
+    assert_has(&run(["dial", ":0"]).expect_code(3).stderr, "Nobody listens at port 0");
 }
 
 #[test]
@@ -255,6 +257,37 @@ fn stdout_that_takes_no_more_exits_1() {
     let (mut server, _) = within_patience("a connection", move || listener.accept().unwrap());
     std::io::Write::write_all(&mut server, b"hello\n").unwrap();
     assert_has(&dial.finish().expect_code(1).stderr, "write stdout: no space left on device\n");
+}
+
+#[test]
+fn a_table_that_cannot_be_written_exits_1() {
+    let (server, addr) = serve(&[]);
+    let (addr, pid) = (addr.to_string(), server.id().to_string());
+    for arguments in ["watch \"$ADDR\"", "watch --once --json \"$ADDR\"", "tasks \"$PID\"", "tasks --json \"$PID\""] {
+        let mut script = shell(&format!("\"$TOWPATH\" {arguments} > /dev/full"));
+        script.env("ADDR", &addr).env("PID", &pid);
+        let done = Running::start(script).finish().expect_code(1);
+        let json = arguments.contains("--json"); // and then there is nowhere to say it
+        assert!(json || done.stderr.contains("write stdout: no space left on device\n"), "{arguments}: {done:?}");
+    }
+}
+
+#[test]
+fn a_signal_need_not_wait_for_the_end_of_stdin() {
+    let (_socket, addr) = bound();
+    let dial = dial(addr, &["--repeat", "9", "--every", "1ms"]);
+    let reads = || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", dial.id())).unwrap();
+        let calls = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("syscall")).ok());
+        calls.filter(|call| call.starts_with("0 0x0 ")).count() == 1 // read(2) of stdin
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !reads() {
+        assert!(Instant::now() < deadline, "it does not read");
+        thread::sleep(Duration::from_millis(1));
+    }
+    dial.signal(Signal::INT);
+    dial.finish().expect_code(130);
 }
 
 #[test]

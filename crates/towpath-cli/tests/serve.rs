@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Instant;
 
 use common::{PATIENCE, Running, assert_has, dial, serve, shell, towpath, within_patience};
 use rustix::net::sockopt::set_socket_linger;
@@ -175,12 +176,19 @@ fn no_more_than_max_are_served_at_once_and_the_rest_wait() {
 #[test]
 fn a_silent_connection_is_closed_when_it_was_idle() {
     let (mut server, addr) = serve(&["--idle", "200ms"]);
+    let begun = Instant::now();
     let mut client = connect(addr);
     let mut time = String::new();
     client.read_to_string(&mut time).expect("the time, then FIN and no reset");
+    let closed = begun.elapsed();
     assert_eq!(time.len(), 36);
+    // It was over when we were told so, however long we then take to close as well.
+    let told = server.wait_for("#1 closed by us (idle) after ");
+    let words: Vec<_> = told.split(" after ").nth(1).unwrap().split_whitespace().collect();
+    let unit = if words[1] == "ms" { 1e-3 } else { 1.0 };
+    let after = words[0].parse::<f64>().unwrap() * unit;
+    assert!(after <= closed.as_secs_f64() * 1.05, "{told}, and by our clock {closed:?}");
     drop(client);
-    server.wait_for("#1 closed by us (idle) after ");
 }
 
 #[test]

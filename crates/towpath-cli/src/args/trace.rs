@@ -7,10 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::typed;
-use super::watch::FILTER_FORMS;
 use crate::exit::{Exit, Failure};
 use crate::trace::{Shape, Wanted};
-use crate::watch::filter::Filter;
+use crate::watch::filter::{Filter, Unclear};
 
 /// `towpath trace`
 #[derive(Debug, Clone)]
@@ -67,10 +66,13 @@ impl Trace {
     }
 }
 
+/// What a filter may look like here.
+const FORMS: &str = "A filter is 8330, 127.0.0.1:8330, or port:8330 addr:10.0.0.0/8";
+
 /// Ports and addresses, which segments have; they have no state, and their process is known too late.
 fn filter(words: &[String]) -> Result<Filter, Failure> {
-    let unclear = |what: String| Failure::new(Exit::Usage, format!("filter {what}")).hint(FILTER_FORMS);
-    let filter = words.join(" ").parse::<Filter>().map_err(|e| unclear(e.to_string()))?;
+    let unclear = |e: Unclear| Failure::new(Exit::Usage, format!("filter {}", e.why)).hint(FORMS);
+    let filter = words.join(" ").parse::<Filter>().map_err(unclear)?;
     if !filter.named_states().is_empty() || filter.needs_owners() {
         let what = format!("filter {filter}: segments are chosen by port: and addr: alone");
         return Err(Failure::new(Exit::Usage, what).hint("For states and processes: towpath watch"));

@@ -73,5 +73,5 @@ fn is_dumb() -> bool {
 }
 
 /// What a filter may look like, for those who wrote another.
-pub(super) const FILTER_FORMS: &str =
+const FILTER_FORMS: &str =
     "A filter is 8330, 127.0.0.1:8330, or port:8330 state:close-wait addr:10.0.0.0/8 process:demo";

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Read, stdin};
 use std::thread;
 
 use towpath::sync::channel::{self, Receiver, Sender};
+use towpath::task::JoinHandle;
 
 use crate::exit::{Exit, Failure, reason};
 
@@ -43,24 +44,20 @@ impl Input {
         Input { chunks }
     }
 
-    /// Stdin to its end, to be sent more than once. Nothing if it is a terminal: nobody wants to type first.
-    pub(super) fn whole_stdin() -> Result<Vec<u8>, Failure> {
-        if stdin().is_terminal() {
-            return Ok(Vec::new());
-        }
-        // On a thread that may block; until it is done there is nothing else to do.
-        let read = towpath::task::spawn_blocking(|| {
+    /// Stdin to its end, to be sent more than once, read on a thread that may block. Nothing if it is a terminal: nobody
+    /// wants to type first.
+    pub(super) fn whole_stdin() -> JoinHandle<Result<Vec<u8>, Failure>> {
+        towpath::task::spawn_blocking(|| {
             let mut all = Vec::new();
-            stdin().lock().take(MOST as u64 + 1).read_to_end(&mut all)?;
-            Ok::<_, io::Error>(all)
-        });
-        match read.join() {
-            Ok(Ok(all)) if all.len() <= MOST => Ok(all),
-            Ok(Ok(_)) => Err(Failure::new(Exit::Usage, "stdin is longer than 16 MiB")
-                .hint("--repeat keeps it to send it again; dial once for more")),
-            Ok(Err(e)) => Err(unreadable(&e)),
-            Err(_) => Err(Failure::new(Exit::Other, "read stdin: panicked")),
-        }
+            if !stdin().is_terminal() {
+                stdin().lock().take(MOST as u64 + 1).read_to_end(&mut all).map_err(|e| unreadable(&e))?;
+            }
+            if all.len() > MOST {
+                return Err(Failure::new(Exit::Usage, "stdin is longer than 16 MiB")
+                    .hint("--repeat keeps it to send it again; dial once for more"));
+            }
+            Ok(all)
+        })
     }
 }
 

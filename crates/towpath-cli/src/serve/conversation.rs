@@ -53,7 +53,11 @@ impl Conversation {
         house.out.event(&Event::Accepted { conn, peer, syn });
         let why = panic::catch_unwind(AssertUnwindSafe(|| this.talk()));
         let why = why.unwrap_or_else(|_| Ending::Failed("its handler panicked".into()));
-        house.leave(&this, || this.tell(&why));
+        let after = Instant::now().duration_since(this.since);
+        if why == Ending::Idle {
+            this.see_off();
+        }
+        house.leave(&this, || this.tell(&why, after));
     }
 
     /// Says that we shall send no more. An error means that the connection is over, which the tasks see themselves.
@@ -67,16 +71,12 @@ impl Conversation {
         if let Err(e) = timed {
             return self.ending(&e);
         }
-        let why = match self.house.options.mode {
+        match self.house.options.mode {
             Mode::Time => self.while_listening(|| self.send_time()),
             Mode::Chargen => self.while_listening(|| self.generate()),
             Mode::Echo => self.listen(true),
             Mode::Discard => self.listen(false),
-        };
-        if why == Ending::Idle {
-            self.see_off();
         }
-        why
     }
 
     /// Runs `say` while another task listens: the two use the connection at once.
@@ -186,12 +186,8 @@ impl Conversation {
         while let Ok(1..) = (&self.stream).read(&mut buffer) {}
     }
 
-    fn tell(&self, why: &Ending) {
-        let totals = Totals {
-            after: Instant::now().duration_since(self.since),
-            bytes_in: self.bytes_in.load(Relaxed),
-            bytes_out: self.bytes_out.load(Relaxed),
-        };
+    fn tell(&self, why: &Ending, after: Duration) {
+        let totals = Totals { after, bytes_in: self.bytes_in.load(Relaxed), bytes_out: self.bytes_out.load(Relaxed) };
         // A connection that was cut has no descriptor any more to ask about.
         let path = (*why != Ending::Cut).then(|| kernel::path(&self.stream)).flatten();
         let event = Event::Closed { conn: self.number, why, totals, path };

@@ -368,10 +368,19 @@ impl Endpoint {
         Ok(socket.into())
     }
 
+    fn is_socket(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|file| file.file_type().is_socket())
+    }
+
     fn failure(&self, error: &io::Error) -> Failure {
         let path = self.path.display();
         let what = format!("ask {path}: {}", reason(error));
         match error.kind() {
+            // A program that has ended takes its socket away with it.
+            ErrorKind::NotFound if self.pid.is_none() => Failure::new(Exit::Refused, what).hint(TARGETS),
+            ErrorKind::ConnectionRefused if self.pid.is_none() && !self.is_socket() => {
+                Failure::new(Exit::Refused, format!("ask {path}: it is no socket")).hint(TARGETS)
+            }
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
                 Failure::new(Exit::Refused, format!("ask {path}: no program answers there")).hint(OPT_IN)
             }
@@ -403,6 +412,10 @@ impl Task {
         size_of::<Task>() + line + frames + arms
     }
 }
+
+/// What can be asked.
+pub(crate) const TARGETS: &str =
+    "What is wanted is a process id or the path of a socket; to see which programs can be asked: towpath tasks";
 
 /// How a program comes to be asked.
 pub(crate) const OPT_IN: &str = "A program on the towpath library lets itself be asked if it is started with TOWPATH_INSPECT=1 or calls Builder::inspect(true)";

@@ -19,7 +19,7 @@ use crate::args::{self, Target};
 use crate::exit::{Exit, Failure};
 use crate::output::event::Event;
 use crate::output::{Form, Output};
-use endpoint::{Dump, Endpoint, OPT_IN, endpoint_of, endpoints};
+use endpoint::{Dump, Endpoint, OPT_IN, TARGETS, endpoint_of, endpoints};
 
 /// Asks, and prints the answer.
 pub(crate) fn run(options: args::Tasks, form: Form, out: &Output, stop: &Receiver<i32>) -> Result<Exit, Failure> {
@@ -88,9 +88,7 @@ fn name(pid: u32) -> String {
 fn not_found(pid: u32) -> Failure {
     let Ok(process) = fs::metadata(Path::new("/proc").join(pid.to_string())) else {
         let what = format!("ask process {pid}: there is no such process");
-        return Failure::new(Exit::Refused, what).hint(
-            "What is wanted is a process id or the path of a socket; to see which programs can be asked: towpath tasks",
-        );
+        return Failure::new(Exit::Refused, what).hint(TARGETS);
     };
     if process.uid() != geteuid().as_raw() && !geteuid().is_root() {
         let what = format!("ask process {pid}: it is another user's ({})", process.uid());

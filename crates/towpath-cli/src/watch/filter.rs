@@ -130,11 +130,16 @@ fn serves(local: SocketAddr, address: IpAddr) -> bool {
 
 /// What is wrong with a filter: what was typed and why it cannot be meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unclear(String);
+pub(crate) struct Unclear {
+    /// Of any filter.
+    pub(crate) why: String,
+    /// What else there may be, where sockets are filtered.
+    or: String,
+}
 
 impl fmt::Display for Unclear {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "{}{}", self.why, self.or)
     }
 }
 
@@ -161,7 +166,7 @@ impl fmt::Display for Filter {
 impl Filter {
     fn add(&mut self, word: &str) -> Result<(), Unclear> {
         let name = word.strip_suffix(':').filter(|name| !name.is_empty()).unwrap_or(word);
-        let unclear = |why: String| Unclear(format!("{name}: {why}"));
+        let unclear = |why: String| Unclear { why: format!("{name}: {why}"), or: String::new() };
         // An address, with its port or alone, is one whatever colons it has.
         if let Ok(end) = word.parse::<SocketAddr>() {
             self.ends.push(SocketAddr::new(end.ip().to_canonical(), end.port()));
@@ -173,15 +178,18 @@ impl Filter {
         }
         match word.split_once(':') {
             None if !word.contains(|c: char| c.is_ascii_digit()) => {
-                return Err(unclear(format!(
-                    "{word:?} is no port, and names are not looked up: write its number, or process:{word} for a program"
-                )));
+                let why = format!("{word:?} is no port, and names are not looked up: write its number");
+                return Err(Unclear { or: format!(", or process:{word} for a program"), ..unclear(why) });
             }
             None | Some(("", _)) => self.ports.push(ports(word.trim_start_matches(':')).map_err(unclear)?),
             Some(("port", values)) => self.ports.extend(each(values, ports).map_err(unclear)?),
             Some(("state", values)) => self.states.extend(each(values, state).map_err(unclear)?),
             Some(("addr", values)) => self.addresses.extend(each(values, prefix).map_err(unclear)?),
-            Some(("process", value)) => self.processes.push(process(value).map_err(unclear)?),
+            // A pattern may have commas of its own.
+            Some(("process", value)) if value.starts_with('/') || value.is_empty() => {
+                self.processes.push(process(value).map_err(unclear)?);
+            }
+            Some(("process", values)) => self.processes.extend(each(values, process).map_err(unclear)?),
             Some((key, port)) if port.parse::<u16>().is_ok() => {
                 return Err(unclear(format!(
                     "no key is called {key}, and names of hosts are not looked up: write the address, as 127.0.0.1:{port}"

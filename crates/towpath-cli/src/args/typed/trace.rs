@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::super::{count, filter, positive_duration};
+use super::super::{count, positive_duration, segment_filter};
 
 #[derive(Debug, Args)]
 pub(in crate::args) struct Trace {
@@ -18,7 +18,7 @@ pub(in crate::args) struct Trace {
     /// port:8330 addr:10.0.0.0/8, and for short 8330, :8330, 127.0.0.1:8330. Words of different keys all hold, those of
     /// one key are a choice; either end may be the one. On an interface the kernel chooses, so that other traffic costs
     /// nothing. Without a filter: every TCP segment.
-    #[arg(value_name = "FILTER", num_args = 0.., value_parser = filter)]
+    #[arg(value_name = "FILTER", num_args = 0.., value_parser = segment_filter)]
     pub(in crate::args) filter: Vec<String>,
 
     /// Where to listen: an interface, or any for all of them
@@ -76,26 +76,32 @@ A ladder:
   ...
       handshake 34 us - 49 B data - closed first by :8330 - clean - 0 retransmitted - 0 dropped
 
-  A column for each end, the client's on the left; its states (RFC 9293) as they change, as far as the segments tell;
-  the time since the first segment; sequence numbers counted from each side's SYN, a range of data without its end.
-  What is out of the ordinary stands on the segment: retransmission (and why), out of order, gap before it,
-  duplicate ack, zero window, window full, keep-alive, RST. What an arrow has no room for goes below it, and a
-  terminal of less than 72 columns gets the same in words.
+  A column for each end, the client's on the left; its states (RFC 9293) as
+  they change, as far as the segments tell; the time since the first segment;
+  sequence numbers counted from each side's SYN, a range of data without its
+  end. What is out of the ordinary stands on the segment: retransmission (and
+  why), out of order, gap before it, duplicate ack, zero window, window full,
+  keep-alive, RST. What an arrow has no room for goes below it, and a terminal
+  of less than 72 columns gets the same in words.
 
-  From an interface or a pipe, segments are shown as they pass, under a heading whenever another connection has
-  its turn. From a file there is one ladder after the other; with --lines, and with --json, always as they passed.
+  From an interface or a pipe, segments are shown as they pass, under a
+  heading whenever another connection has its turn. From a file there is one
+  ladder after the other; with --lines, and with --json, always as they
+  passed.
 
 Verdicts:
-  clean, refused (RST), no answer (SYN xN), handshake unfinished, reset by one side, half-open (one side is gone, or
-  knows nothing of the connection), still open, seen from the middle
+  clean, refused (RST), no answer (SYN xN), handshake unfinished, reset by one
+  side, half-open (one side is gone, or knows nothing of the connection),
+  still open, seen from the middle
 
-  \"N dropped\" counts packets that the kernel, or whoever wrote the file, could not keep; they are why a segment
-  \"acknowledges what was not captured\". If stdout is too slow, segments are left out there, and it says how many; the
+  \"N dropped\" counts packets that the kernel, or whoever wrote the file, could
+  not keep; they are why a segment \"acknowledges what was not captured\". If
+  stdout is too slow, segments are left out there, and it says how many; the
   verdicts, and a file that is written, miss none of those.
 
 Privilege:
-  Listening needs CAP_NET_RAW: sudo towpath trace, or once and for all sudo setcap cap_net_raw+ep towpath. Reading
-  a file needs none.
+  Listening needs CAP_NET_RAW: sudo towpath trace, or once and for all sudo
+  setcap cap_net_raw+ep towpath. Reading a file needs none.
 
 Examples:
   sudo towpath trace 8330                          what happens on that port, on any interface

@@ -123,11 +123,14 @@ fn a_process_is_known_by_number_word_or_pattern() {
         format!("process:/^{}$/", command.replacen(&command[1..2], ".", 1)),
         format!("process:/^{command}$/ port:1"),
         format!("process:1 process:{pid}"),
+        format!("process:1,{pid}"),
+        format!("process:/^{command}{{1,2}}$/"),
     ] {
         assert_passes(&typed, &ours);
     }
     for typed in [
         format!("process:{pid}0"),
+        format!("process:{pid}0,{command}s"),
         format!("process:{command}s"),
         "process:/^owpath/".into(),
         format!("process:{pid} port:2"),
