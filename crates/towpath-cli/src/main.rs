@@ -72,7 +72,7 @@ fn runtime(form: Form, is_server: bool) -> io::Result<Runtime> {
         return builder.inspect(false).build();
     }
     match std::env::var_os("TOWPATH_INSPECT") {
-        Some(value) if value != "1" => return builder.build(), // which knows what else there may be
+        Some(value) if !value.is_empty() && value != "1" => return builder.build(), // which knows what else there may be
         _ => {}
     }
     builder.clone().inspect(true).build().or_else(|why| {

@@ -166,6 +166,13 @@ fn where_there_is_nobody_to_ask_one_is_told_how_to_opt_in() {
     assert_eq!(none.code, Some(3), "{none:?}");
     assert!(none.stderr.contains("TOWPATH_INSPECT=1") && none.stderr.contains("Builder::inspect"), "{none:?}");
 
+    // Empty is as good as unset.
+    let mut command = folder.command(&["serve", "127.0.0.1:0"]);
+    command.env("TOWPATH_INSPECT", "");
+    let mut server = Running::start(command);
+    server.address();
+    assert_eq!(folder.run(&["tasks", &server.id().to_string()]).code, Some(0));
+    drop(server);
     // A server that was told not to, a process that has nothing to do with it, one that is not there, a path of nothing.
     let mut command = folder.command(&["serve", "127.0.0.1:0"]);
     command.env("TOWPATH_INSPECT", "0");

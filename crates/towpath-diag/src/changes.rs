@@ -78,9 +78,9 @@ pub enum Source {
 
 /// Changes of the states of sockets, as they happen.
 ///
-/// Exact ones need root, and the machine's own clock (time_namespaces(7)): they are those of all network namespaces, and come through a tracing instance of our own (tracefs,
-/// `instances/towpath-PID`), which is removed on drop; one that a killed process has left is removed by the next to come. Tracefs
-/// is mounted for that, if it is not, where nobody else sees it.
+/// Exact ones need root, and the machine's own clock (time_namespaces(7)): they are those of all network namespaces, and come
+/// through a tracing instance of our own (tracefs, `instances/towpath-PID`), which is removed on drop; one that a killed process
+/// has left is removed by the next to come. Tracefs is mounted for that, if it is not, where nobody else sees it.
 ///
 /// The kernel tells nothing of what remains of a connection in TIME-WAIT, or in FIN-WAIT-2 once the program has closed it. That
 /// is looked at, and its changes are those that are not [`exact`](Change::exact).

@@ -227,8 +227,9 @@ mod tests {
                     send(b"meanwhile");
                 }
             });
-            work.run().unwrap();
+            let done = work.run();
             over.store(true, Ordering::Relaxed);
+            done.unwrap();
         });
         let mut reader = towpath_capture::file::Reader::open(&path).unwrap();
         let mut payloads = vec![];
